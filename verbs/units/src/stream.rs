@@ -1,0 +1,205 @@
+//! Stream offsets, byte ranges, and sets of ranges.
+
+use core::fmt;
+use core::ops::{Add, Sub};
+
+/// A position in the 64-bit byte space of one direction of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamOffset(u64);
+
+impl StreamOffset {
+    /// The first byte of a stream.
+    pub const ZERO: Self = Self(0);
+
+    /// Byte number `value` of a stream.
+    pub const fn new(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The number of bytes before this offset.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// This offset plus `bytes`, or `None` past the end of the 64-bit space.
+    pub const fn checked_add(self, bytes: u64) -> Option<Self> {
+        match self.0.checked_add(bytes) {
+            Some(sum) => Some(Self(sum)),
+            None => None,
+        }
+    }
+
+    /// Bytes from `earlier` to here; zero if `earlier` is in fact later.
+    pub const fn saturating_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<u64> for StreamOffset {
+    type Output = Self;
+    /// # Panics
+    /// On overflow in debug builds: callers check offsets from the wire with
+    /// [`StreamOffset::checked_add`] first.
+    fn add(self, bytes: u64) -> Self {
+        Self(self.0 + bytes)
+    }
+}
+
+impl Sub for StreamOffset {
+    type Output = u64;
+    fn sub(self, earlier: Self) -> u64 {
+        self.0 - earlier.0
+    }
+}
+
+impl fmt::Display for StreamOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The bytes from `start` up to, not including, `end`; never reversed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteRange {
+    /// First byte.
+    pub start: StreamOffset,
+    /// One past the last byte.
+    pub end: StreamOffset,
+}
+
+impl ByteRange {
+    /// `len` bytes from `start`, or `None` if they run past the 64-bit space.
+    pub const fn new(start: StreamOffset, len: u64) -> Option<Self> {
+        match start.checked_add(len) {
+            Some(end) => Some(Self { start, end }),
+            None => None,
+        }
+    }
+
+    /// The bytes between two offsets; empty if `end` is before `start`.
+    pub fn between(start: StreamOffset, end: StreamOffset) -> Self {
+        Self { start, end: end.max(start) }
+    }
+
+    /// Number of bytes.
+    pub const fn len(self) -> u64 {
+        self.end.get() - self.start.get()
+    }
+
+    /// Whether there are no bytes.
+    pub const fn is_empty(self) -> bool {
+        self.start.get() == self.end.get()
+    }
+}
+
+/// A set of stream bytes, kept as sorted, disjoint, non-adjacent ranges. Small sets are the normal
+/// case (one range per gap), so a vector beats a tree.
+///
+/// ```
+/// use netchannel_units::{ByteRange, RangeSet, StreamOffset};
+/// let range = |a, b| ByteRange::between(StreamOffset::new(a), StreamOffset::new(b));
+/// let mut set = RangeSet::default();
+/// assert_eq!(set.insert(range(10, 20)), 10);
+/// assert_eq!(set.insert(range(0, 12)), 10); // two bytes were there already
+/// assert_eq!(set.iter().collect::<Vec<_>>(), [range(0, 20)]);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeSet {
+    ranges: Vec<ByteRange>,
+}
+
+impl RangeSet {
+    /// Adds `range`; returns how many of its bytes were new.
+    pub fn insert(&mut self, range: ByteRange) -> u64 {
+        if range.is_empty() {
+            return 0;
+        }
+        // The ranges that overlap or touch `range` are `first..last`.
+        let first = self.ranges.partition_point(|r| r.end < range.start);
+        let last = self.ranges.partition_point(|r| r.start <= range.end);
+        if first == last {
+            self.ranges.insert(first, range);
+            return range.len();
+        }
+        let already: u64 = self.ranges[first..last]
+            .iter()
+            .map(|r| r.end.min(range.end).saturating_since(r.start.max(range.start)))
+            .sum();
+        let merged = ByteRange {
+            start: self.ranges[first].start.min(range.start),
+            end: self.ranges[last - 1].end.max(range.end),
+        };
+        self.ranges[first] = merged;
+        self.ranges.drain(first + 1..last);
+        range.len() - already
+    }
+
+    /// Takes away every byte of `range`.
+    pub fn remove(&mut self, range: ByteRange) {
+        if range.is_empty() {
+            return;
+        }
+        let first = self.ranges.partition_point(|r| r.end <= range.start);
+        let last = self.ranges.partition_point(|r| r.start < range.end);
+        if first >= last {
+            return;
+        }
+        let head =
+            ByteRange::between(self.ranges[first].start, range.start.max(self.ranges[first].start));
+        let tail =
+            ByteRange::between(range.end.min(self.ranges[last - 1].end), self.ranges[last - 1].end);
+        let keep = [head, tail].into_iter().filter(|r| !r.is_empty());
+        self.ranges.splice(first..last, keep);
+    }
+
+    /// Whether every byte of `range` is in the set.
+    pub fn contains(&self, range: ByteRange) -> bool {
+        if range.is_empty() {
+            return true;
+        }
+        let i = self.ranges.partition_point(|r| r.end < range.end);
+        self.ranges.get(i).is_some_and(|r| r.start <= range.start && range.end <= r.end)
+    }
+
+    /// If the set has bytes from `from` on, takes away everything below the end of that run and
+    /// returns the end; otherwise returns `from`. This is how a contiguous watermark moves on.
+    pub fn advance(&mut self, from: StreamOffset) -> StreamOffset {
+        let covered = self.ranges.partition_point(|r| r.start <= from);
+        if covered == 0 {
+            return from;
+        }
+        let end = self.ranges[covered - 1].end.max(from);
+        self.ranges.drain(..covered);
+        end
+    }
+
+    /// The lowest range, if any.
+    pub fn first(&self) -> Option<ByteRange> {
+        self.ranges.first().copied()
+    }
+
+    /// The ranges from low to high.
+    pub fn iter(&self) -> impl Iterator<Item = ByteRange> + '_ {
+        self.ranges.iter().copied()
+    }
+
+    /// Number of separate ranges.
+    pub fn ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Number of bytes in all ranges.
+    pub fn bytes(&self) -> u64 {
+        self.ranges.iter().map(|r| r.len()).sum()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        self.ranges.clear();
+    }
+}
