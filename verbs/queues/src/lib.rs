@@ -1,1 +1,40 @@
-//! See the crate description.
+//! One interface to queue pairs, completion queues and registered memory, over several providers.
+//!
+//! The vocabulary is that of the InfiniBand Architecture Specification, volume 1, and of
+//! libibverbs; so is the behaviour, errors included. A provider implements [`Context`] and its
+//! four associated types; code above is generic over `Context` and so calls the hot functions
+//! ([`QueuePair::post_send`], [`SharedReceiveQueue::post_receive`], [`CompletionQueue::poll`])
+//! directly.
+//!
+//! - [`context`]: an opened device and what it makes ([`Context`]).
+//! - [`device`]: device attributes and the list of devices of all providers.
+//! - [`queue_pair`], [`completion`], [`memory`]: the objects.
+//! - [`work`]: work requests and work completions.
+//! - [`error`]: what can go wrong.
+//! - [`rdma`]: the provider over libibverbs. [`soft`]: the NIC in memory.
+//! - [`conformance`]: what every provider must do, as a suite of checks.
+//!
+//! # Who may touch a buffer when
+//!
+//! | buffer | from | to | meanwhile |
+//! |---|---|---|---|
+//! | source of a posted SEND or WRITE | `post_send` | its completion, or that of a later signalled request of the same queue pair | read only |
+//! | source of an *inline* request | - | `post_send` returns | the caller's again at once |
+//! | destination of a posted receive or READ | post | its completion | the NIC's alone |
+//! | memory with [`Access::REMOTE_WRITE`](memory::Access) | its key is given to a peer | the region is closed, or every queue pair that could write it is in error and drained | no `&[u8]` and no `&mut [u8]` over it, ever: raw copies only |
+
+pub mod completion;
+pub mod context;
+pub mod device;
+pub mod error;
+pub mod memory;
+pub mod queue_pair;
+pub mod work;
+
+pub use completion::CompletionQueue;
+pub use context::Context;
+pub use device::DeviceAttributes;
+pub use error::{Error, PostError};
+pub use memory::{Access, MemoryRegion, RemoteKey};
+pub use queue_pair::{Endpoint, QueuePair, SharedReceiveQueue};
+pub use work::{LocalSlice, ReceiveRequest, SendRequest, WorkCompletion};

@@ -1,0 +1,128 @@
+//! Device attributes and the list of devices.
+
+use std::fmt;
+
+use netchannel_units::Bandwidth;
+
+/// Who drives the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Provider {
+    /// libibverbs.
+    Rdma,
+    /// The NIC in memory.
+    Soft,
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rdma => "rdma",
+            Self::Soft => "soft",
+        })
+    }
+}
+
+/// What a device is and can do. Every figure comes from the query named with it.
+#[derive(Clone, Debug)]
+pub struct DeviceAttributes {
+    /// Its name, unique over all providers (`soft`, `mlx5_0`, `rxe0`).
+    pub name: String,
+    /// Who drives it.
+    pub provider: Provider,
+    /// Driver or model and firmware, for people.
+    pub description: String,
+    /// Queue pairs that may exist (`ibv_query_device: max_qp`).
+    pub max_queue_pairs: u32,
+    /// Outstanding requests per queue (`max_qp_wr`).
+    pub max_work_requests: u32,
+    /// Completions per completion queue (`max_cqe`).
+    pub max_completions: u32,
+    /// Requests per shared receive queue (`max_srq_wr`); 0 if there are none.
+    pub max_shared_receives: u32,
+    /// Slices per request (`max_sge`).
+    pub max_slices: u32,
+    /// Largest registered region in bytes (`max_mr_size`).
+    pub max_region: u64,
+    /// Largest message in bytes (`ibv_query_port: max_msg_sz`).
+    pub max_message: u32,
+    /// Inline bytes that a queue pair got when probed; `u32::MAX` where posting moves the bytes.
+    pub max_inline: u32,
+    /// Optional abilities.
+    pub capabilities: Capabilities,
+    /// The port in use.
+    pub port: PortAttributes,
+}
+
+impl DeviceAttributes {
+    /// Whether the posting core itself moves the bytes of an inline request of any size, so that
+    /// they may come straight out of an application's buffer, without registration.
+    pub fn moves_bytes_while_posting(&self) -> bool {
+        self.max_inline == u32::MAX
+    }
+}
+
+/// Optional abilities of a device; each `false` means that the host does it or that it is not used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Shared receive queues (`max_srq > 0`).
+    pub shared_receive_queue: bool,
+    /// UD queue pairs usable through this interface.
+    pub unreliable_datagram: bool,
+    /// Atomic operations (`atomic_cap`).
+    pub atomics: bool,
+    /// On-demand paging (`ibv_query_device_ex: odp_caps`).
+    pub on_demand_paging: bool,
+    /// Completion timestamps (`completion_timestamp_mask`).
+    pub completion_timestamps: bool,
+    /// Rate limit per queue pair (`packet_pacing_caps`).
+    pub rate_limit: bool,
+    /// Relaxed ordering of the PCI writes (`IBV_ACCESS_RELAXED_ORDERING`).
+    pub relaxed_ordering: bool,
+    /// Direct verbs of mlx5 (`mlx5dv_is_supported`).
+    pub mlx5_direct_verbs: bool,
+    /// Memory windows with bounds that the device enforces.
+    pub memory_windows: bool,
+}
+
+/// The port of a device.
+#[derive(Clone, Debug)]
+pub struct PortAttributes {
+    /// Number, from 1.
+    pub number: u8,
+    /// Whether it can carry traffic now.
+    pub active: bool,
+    /// Path MTU in bytes.
+    pub mtu: u32,
+    /// Nominal rate of the link; zero if the device does not say.
+    pub rate: Bandwidth,
+    /// Kind of link.
+    pub link_layer: LinkLayer,
+    /// Index in the GID table, and the GID, that connections use.
+    pub gid: Option<Gid>,
+    /// Why this port, GID and MTU were chosen, in one line.
+    pub reason: String,
+    /// The network interface under the device, if there is one.
+    pub interface: Option<String>,
+}
+
+/// A RoCE or InfiniBand address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gid {
+    /// Index in the port's table.
+    pub index: u32,
+    /// The address.
+    pub value: [u8; 16],
+}
+
+/// Kind of link under a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkLayer {
+    /// RoCE.
+    Ethernet,
+    /// InfiniBand.
+    InfiniBand,
+    /// This host's memory.
+    Memory,
+    /// Any other, as the device numbered it.
+    Unknown(u32),
+}
