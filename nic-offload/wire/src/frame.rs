@@ -28,6 +28,13 @@ pub struct MessageHeader {
     pub frames: u16,
 }
 
+impl MessageHeader {
+    /// Bytes of an encoded header.
+    pub const LEN: usize = 16;
+    /// The version of message that this crate reads and writes: the first byte.
+    pub const VERSION: u8 = 1;
+}
+
 /// One frame of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
