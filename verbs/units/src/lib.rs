@@ -4,13 +4,16 @@
 //! - [`rate`]: bandwidth and the time that bytes take.
 //! - [`stream`]: offsets in a stream, byte ranges, sets of ranges.
 //! - [`class`]: traffic classes.
+//! - [`channel`]: names of Channels.
 #![forbid(unsafe_code)]
 
+pub mod channel;
 pub mod class;
 pub mod rate;
 pub mod stream;
 pub mod time;
 
+pub use channel::ChannelId;
 pub use class::Class;
 pub use rate::Bandwidth;
 pub use stream::{ByteRange, RangeSet, StreamOffset};

@@ -1,0 +1,370 @@
+//! The sending half of a stream.
+//!
+//! ```text
+//!            finish                      every byte and FIN confirmed
+//!   Open ------------> Finishing ------------------------------------> Finished
+//!    |                     |
+//!    +------- reset -------+---> Reset
+//! ```
+//!
+//! Offsets: `confirmed <= sent <= tail`, and nothing above `limit` is sent. The engine keeps the
+//! bytes from `confirmed` to `tail`; the peer's engine has everything below `confirmed`.
+
+use netchannel_units::{ByteRange, RangeSet, StreamOffset};
+use netchannel_wire::frame::GrantId;
+
+/// Where the half stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendState {
+    /// The application may write.
+    Open,
+    /// The application wrote its last byte; bytes or FIN are not all confirmed.
+    Finishing,
+    /// The peer's engine confirmed everything.
+    Finished,
+    /// Given up.
+    Reset,
+}
+
+/// A window at the peer to WRITE into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Its name.
+    pub id: GrantId,
+    /// log2 of its size.
+    pub log2: u8,
+    /// Its address in the peer's terms.
+    pub address: u64,
+    /// The peer's key.
+    pub key: u32,
+    /// First byte that may be written.
+    pub from: StreamOffset,
+}
+
+impl Grant {
+    /// The address of byte `offset` of the stream.
+    pub fn address_of(&self, offset: StreamOffset) -> u64 {
+        self.address + (offset.get() & ((1 << self.log2) - 1))
+    }
+}
+
+/// How bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Inside a SEND.
+    Eager,
+    /// By WRITE into this window, then announced.
+    Bulk(Grant),
+}
+
+/// Bytes to send next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Which bytes.
+    pub range: ByteRange,
+    /// How.
+    pub form: Form,
+}
+
+/// Limits on chunks.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkLimits {
+    /// Most bytes in this chunk.
+    pub bytes: u64,
+    /// Most bytes of an eager chunk.
+    pub eager: u64,
+    /// Chunks of fewer bytes go eagerly even where there is a window.
+    pub bulk_min: u64,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct SendHalf {
+    state: SendState,
+    tail: StreamOffset,
+    sent: StreamOffset,
+    confirmed: StreamOffset,
+    confirmed_beyond: RangeSet,
+    resend: RangeSet,
+    /// Refused by the peer in a message whose acknowledgement is about to be handled.
+    refused: RangeSet,
+    limit: StreamOffset,
+    grant: Option<Grant>,
+    recalled: bool,
+    writes_in_flight: u32,
+    fin_confirmed: bool,
+    stopped: Option<u32>,
+}
+
+impl SendHalf {
+    /// A new half whose peer takes bytes up to `limit`.
+    pub fn new(limit: StreamOffset) -> Self {
+        Self {
+            state: SendState::Open,
+            tail: StreamOffset::ZERO,
+            sent: StreamOffset::ZERO,
+            confirmed: StreamOffset::ZERO,
+            confirmed_beyond: RangeSet::default(),
+            resend: RangeSet::default(),
+            refused: RangeSet::default(),
+            limit,
+            grant: None,
+            recalled: false,
+            writes_in_flight: 0,
+            fin_confirmed: false,
+            stopped: None,
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> SendState {
+        self.state
+    }
+
+    /// Everything below is with the peer's engine; its memory may be used again.
+    pub fn confirmed(&self) -> StreamOffset {
+        self.confirmed
+    }
+
+    /// End of what the application wrote.
+    pub fn tail(&self) -> StreamOffset {
+        self.tail
+    }
+
+    /// First byte that was never sent.
+    pub fn sent(&self) -> StreamOffset {
+        self.sent
+    }
+
+    /// The peer's code if it stopped reading.
+    pub fn stopped(&self) -> Option<u32> {
+        self.stopped
+    }
+
+    /// Whether nothing of this half is left to do.
+    pub fn is_done(&self) -> bool {
+        match self.state {
+            SendState::Open | SendState::Finishing => false,
+            SendState::Finished => true,
+            SendState::Reset => self.writes_in_flight == 0,
+        }
+    }
+
+    /// The application has written up to `tail`. False if the half is not open or `tail` would
+    /// move back.
+    pub fn write(&mut self, tail: StreamOffset) -> bool {
+        if self.state != SendState::Open || tail < self.tail {
+            return false;
+        }
+        self.tail = tail;
+        true
+    }
+
+    /// Takes back bytes that were written but never sent (the end of a borrowed buffer): the tail
+    /// falls to `tail`, but never below what was sent.
+    pub fn unwrite(&mut self, tail: StreamOffset) {
+        if self.state == SendState::Open {
+            self.tail = self.tail.min(tail.max(self.sent));
+        }
+    }
+
+    /// No more bytes will be written. True if FIN is to be sent.
+    pub fn finish(&mut self) -> bool {
+        if self.state != SendState::Open {
+            return false;
+        }
+        self.state = SendState::Finishing;
+        true
+    }
+
+    /// The final offset, once the application finished.
+    pub fn final_offset(&self) -> Option<StreamOffset> {
+        matches!(self.state, SendState::Finishing | SendState::Finished).then_some(self.tail)
+    }
+
+    /// Gives up. True if RESET is to be sent.
+    pub fn reset(&mut self) -> bool {
+        if matches!(self.state, SendState::Finished | SendState::Reset) {
+            return false;
+        }
+        self.state = SendState::Reset;
+        self.resend.clear();
+        self.recalled = true;
+        true
+    }
+
+    /// Bytes that could be sent now.
+    pub fn sendable(&self) -> u64 {
+        if matches!(self.state, SendState::Finished | SendState::Reset) {
+            return 0;
+        }
+        let new = self.tail.min(self.limit).saturating_since(self.sent);
+        if self.resend.is_empty() {
+            return new;
+        }
+        let again: u64 =
+            self.resend.iter().map(|r| r.end.min(self.limit).saturating_since(r.start)).sum();
+        new + again
+    }
+
+    /// Bytes that wait, whether or not the peer takes them yet.
+    pub fn backlog(&self) -> u64 {
+        self.tail.saturating_since(self.sent) + self.resend.bytes()
+    }
+
+    /// The next bytes to send and how, or `None` if there are none. Changes nothing.
+    pub fn next_chunk(&self, limits: ChunkLimits) -> Option<Chunk> {
+        if self.sendable() == 0 {
+            return None;
+        }
+        let range = match self.resend.first() {
+            Some(lost) if lost.start < self.limit => {
+                ByteRange::between(lost.start, lost.end.min(self.limit))
+            }
+            _ => ByteRange::between(self.sent, self.tail.min(self.limit)),
+        };
+        let len = range.len().min(limits.bytes);
+        if let Some(grant) = self.grant
+            && !self.recalled
+            && range.start >= grant.from
+            && len >= limits.bulk_min
+        {
+            // A window is a ring: one WRITE does not cross its end.
+            let to_end = (1 << grant.log2) - (range.start.get() & ((1 << grant.log2) - 1));
+            let end = range.start + len.min(to_end);
+            return Some(Chunk {
+                range: ByteRange::between(range.start, end),
+                form: Form::Bulk(grant),
+            });
+        }
+        let end = range.start + len.min(limits.eager);
+        (end > range.start)
+            .then_some(Chunk { range: ByteRange::between(range.start, end), form: Form::Eager })
+    }
+
+    /// A chunk from [`next_chunk`](Self::next_chunk), perhaps shortened at its end, was sent.
+    pub fn on_sent(&mut self, chunk: &Chunk) {
+        self.resend.remove(chunk.range);
+        self.sent = self.sent.max(chunk.range.end);
+        if matches!(chunk.form, Form::Bulk(_)) {
+            self.writes_in_flight += 1;
+        }
+    }
+
+    /// The peer's engine has these bytes.
+    pub fn on_confirmed(&mut self, range: ByteRange, bulk: bool) {
+        if bulk {
+            self.writes_in_flight = self.writes_in_flight.saturating_sub(1);
+        }
+        if self.refused.is_empty() || bulk {
+            self.confirm(range);
+        } else {
+            // The acknowledgement of a message covers what was refused of it, too.
+            let mut kept = RangeSet::default();
+            kept.insert(range);
+            for refused in self.refused.iter() {
+                kept.remove(refused);
+            }
+            self.refused.remove(range);
+            for part in kept.iter() {
+                self.confirm(part);
+            }
+        }
+        self.settle();
+    }
+
+    fn confirm(&mut self, range: ByteRange) {
+        if range.start <= self.confirmed {
+            // The normal case: in order.
+            self.confirmed = self.confirmed.max(range.end);
+            if !self.confirmed_beyond.is_empty() {
+                self.confirmed = self.confirmed_beyond.advance(self.confirmed);
+            }
+        } else {
+            self.confirmed_beyond.insert(range);
+        }
+    }
+
+    /// These bytes are lost with their Channel, which is fenced: send them again.
+    pub fn on_lost(&mut self, range: ByteRange, bulk: bool) {
+        if bulk {
+            self.writes_in_flight = self.writes_in_flight.saturating_sub(1);
+        }
+        self.again(range);
+    }
+
+    /// The peer had no room for these bytes. False if they were never sent.
+    pub fn on_refused(&mut self, range: ByteRange) -> bool {
+        if range.end > self.sent {
+            return false;
+        }
+        self.limit = self.limit.min(range.start.max(self.confirmed));
+        self.refused.insert(range);
+        self.again(range);
+        true
+    }
+
+    fn again(&mut self, range: ByteRange) {
+        if self.state == SendState::Reset {
+            return;
+        }
+        self.resend.insert(ByteRange::between(range.start.max(self.confirmed), range.end));
+        for known in self.confirmed_beyond.iter() {
+            self.resend.remove(known);
+        }
+    }
+
+    /// The peer takes bytes up to `limit`.
+    pub fn on_credit(&mut self, limit: StreamOffset) {
+        self.limit = self.limit.max(limit);
+    }
+
+    /// The peer granted a window; an older one is not used any more.
+    pub fn on_window(&mut self, grant: Grant, limit: StreamOffset) {
+        self.on_credit(limit);
+        if self.state != SendState::Reset {
+            self.recalled = false;
+        }
+        self.grant = Some(grant);
+    }
+
+    /// The peer wants a window back.
+    pub fn on_recall(&mut self, grant: GrantId) {
+        if self.grant.is_some_and(|g| g.id == grant) {
+            self.recalled = true;
+        }
+    }
+
+    /// The grant to give back, if it was recalled and no WRITE into it is outstanding.
+    pub fn returnable(&self) -> Option<GrantId> {
+        match self.grant {
+            Some(grant) if self.recalled && self.writes_in_flight == 0 => Some(grant.id),
+            _ => None,
+        }
+    }
+
+    /// RETURN was sent.
+    pub fn on_returned(&mut self) {
+        self.grant = None;
+        self.recalled = false;
+    }
+
+    /// The peer has FIN.
+    pub fn on_fin_confirmed(&mut self) {
+        self.fin_confirmed = true;
+        self.settle();
+    }
+
+    /// The peer does not read any more.
+    pub fn on_stop(&mut self, code: u32) {
+        self.stopped.get_or_insert(code);
+    }
+
+    fn settle(&mut self) {
+        if self.state == SendState::Finishing && self.fin_confirmed && self.confirmed >= self.tail {
+            self.state = SendState::Finished;
+            // FIN and every byte arrived: the peer takes the window back by itself.
+            self.grant = None;
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! One stream: its two halves and what is to be said about them.
+
+use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
+
+use netchannel_units::{ByteRange, ChannelId, Class, Timestamp};
+use netchannel_wire::frame::GrantId;
+
+use crate::receive::ReceiveHalf;
+use crate::send::SendHalf;
+
+/// Frames that a stream owes its peer, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed(u16);
+
+impl Owed {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const OPEN: Self = Self(1);
+    pub(crate) const OPENED: Self = Self(1 << 1);
+    pub(crate) const REFUSE: Self = Self(1 << 2);
+    pub(crate) const WINDOW: Self = Self(1 << 3);
+    pub(crate) const CREDIT: Self = Self(1 << 4);
+    pub(crate) const RECALL: Self = Self(1 << 5);
+    pub(crate) const RETURN: Self = Self(1 << 6);
+    pub(crate) const FIN: Self = Self(1 << 7);
+    pub(crate) const RESET: Self = Self(1 << 8);
+    pub(crate) const STOP: Self = Self(1 << 9);
+
+    pub(crate) fn has(self, bit: Self) -> bool {
+        self.0 & bit.0 != 0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The frame to send first.
+    pub(crate) fn first(self) -> Self {
+        Self(self.0 & self.0.wrapping_neg())
+    }
+}
+
+impl BitOr for Owed {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Owed {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl BitAnd for Owed {
+    type Output = Self;
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl Not for Owed {
+    type Output = Self;
+    fn not(self) -> Self {
+        Self(!self.0)
+    }
+}
+
+/// Whether and how far a stream is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// OPEN was not sent.
+    Wanted,
+    /// OPEN went through this Channel; everything of the stream follows it there.
+    Sent(ChannelId),
+    /// Both sides know the stream.
+    Done,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) class: Class,
+    pub(crate) service: u16,
+    pub(crate) opening: Opening,
+    pub(crate) send: SendHalf,
+    pub(crate) receive: ReceiveHalf,
+    pub(crate) owed: Owed,
+    /// Frames sent and not confirmed that must not be lost.
+    pub(crate) unconfirmed: u32,
+    pub(crate) refusals: Vec<(ByteRange, ChannelId)>,
+    pub(crate) recall: Option<GrantId>,
+    pub(crate) reset_code: u32,
+    pub(crate) stop_code: u32,
+    /// The application has let go of the stream.
+    pub(crate) released: bool,
+    pub(crate) last_active: Timestamp,
+    /// Its bytes were refused; it waits for room.
+    pub(crate) is_starved: bool,
+    pub(crate) in_idle_queue: bool,
+    pub(crate) in_owing_queue: bool,
+    pub(crate) in_backlog_queue: bool,
+    pub(crate) in_touched_queue: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        class: Class,
+        service: u16,
+        opening: Opening,
+        send: SendHalf,
+        receive: ReceiveHalf,
+    ) -> Self {
+        Self {
+            class,
+            service,
+            opening,
+            send,
+            receive,
+            owed: Owed::NONE,
+            unconfirmed: 0,
+            refusals: Vec::new(),
+            recall: None,
+            reset_code: 0,
+            stop_code: 0,
+            released: false,
+            last_active: Timestamp::ZERO,
+            is_starved: false,
+            in_idle_queue: false,
+            in_owing_queue: false,
+            in_backlog_queue: false,
+            in_touched_queue: false,
+        }
+    }
+
+    /// The Channel that everything of this stream must use for now.
+    pub(crate) fn pinned(&self) -> Option<ChannelId> {
+        match self.opening {
+            Opening::Sent(channel) => Some(channel),
+            Opening::Wanted | Opening::Done => None,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.released
+            && self.send.is_done()
+            && self.receive.is_done()
+            && self.unconfirmed == 0
+            && self.owed.is_empty()
+    }
+}
