@@ -8,6 +8,7 @@ pub mod atomics;
 mod error;
 pub mod memory;
 pub mod passing;
+pub mod ring;
 pub mod wake;
 
 pub use error::Error;

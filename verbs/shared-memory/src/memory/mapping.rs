@@ -79,6 +79,15 @@ impl Mapping {
         Some(unsafe { pointer.as_ref() })
     }
 
+    /// `count` atomics (or structs of atomics) from `offset` on, under the conditions of [`at`](Self::at).
+    pub fn slice_at<T: SharedWord>(&self, offset: usize, count: usize) -> Option<&[T]> {
+        self.writable.then_some(())?;
+        let first = self.range(offset, size_of::<T>().checked_mul(count)?)?.cast::<T>();
+        first.is_aligned().then_some(())?;
+        // SAFETY: as in `at`, for `count` of them in a row.
+        Some(unsafe { NonNull::slice_from_raw_parts(first, count).as_ref() })
+    }
+
     /// Loads the word at `offset`, if it is aligned and in bounds; also from a read-only mapping.
     pub fn load_u32(&self, offset: usize, ordering: Ordering) -> Option<u32> {
         let pointer = self.aligned::<AtomicU32>(offset)?;
@@ -116,10 +125,11 @@ impl Mapping {
     pub fn copy_out(&self, offset: usize, out: &mut [u8]) -> Result<(), OutOfBounds> {
         let source = self.range(offset, out.len());
         let source = source.ok_or(self.out_of_bounds(offset, out.len()))?;
-        others_may_have_written(source);
+        let target = NonNull::from(&mut *out).cast::<u8>();
         // SAFETY: the source is in bounds (checked) and mapped; `out` is private memory of this process.
-        unsafe { source.copy_to_nonoverlapping(NonNull::from(&mut *out).cast(), out.len()) };
+        unsafe { source.copy_to_nonoverlapping(target, out.len()) };
         others_may_have_written(source);
+        others_may_have_written(target);
         Ok(())
     }
 
@@ -173,14 +183,16 @@ impl Drop for Mapping {
     }
 }
 
-/// Tells the compiler that the shared bytes may have changed, as they may: the other party runs outside its
-/// view. Without it the compiler could replace uses of a private copy by second reads of the
-/// shared source, and a check of the copy would not hold for what is used.
+/// Tells the compiler that the bytes may have changed, because somebody outside its view may write.
+///
+/// On the shared source of a copy: otherwise the compiler could replace uses of the private copy by second
+/// reads of the source, and a check of the copy would not hold for what is used. On the private copy: a byte
+/// copied while it changed has no defined value to the compiler; coming out of this it is just some value.
 #[inline(always)]
-fn others_may_have_written(shared: NonNull<u8>) {
-    // SAFETY: no instruction at all; without `nomem` the compiler takes it for one that may read and write any
-    // memory reachable from `shared`.
-    unsafe { asm!("/* {0} */", in(reg) shared.as_ptr(), options(nostack, preserves_flags)) };
+fn others_may_have_written(bytes: NonNull<u8>) {
+    // SAFETY: no instruction at all; without `nomem` the compiler takes it for one that may read and write
+    // any memory reachable from `bytes`.
+    unsafe { asm!("/* {0} */", in(reg) bytes.as_ptr(), options(nostack, preserves_flags)) };
 }
 
 /// A type that may be borrowed from shared memory: an atomic, or a `#[repr(C)]` struct made of atomics.
@@ -203,6 +215,3 @@ shared_words!(AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicI8, AtomicI16, At
 
 // SAFETY: an array has the layout of its elements one after the other.
 unsafe impl<T: SharedWord, const N: usize> SharedWord for [T; N] {}
-
-// SAFETY: padding adds bytes that nobody reads.
-unsafe impl<T: SharedWord> SharedWord for crossbeam_utils::CachePadded<T> {}
