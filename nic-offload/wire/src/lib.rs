@@ -2,9 +2,11 @@
 //!
 //! - [`frame`]: the messages of the data path: one header and a list of frames in each SEND.
 //! - [`kind`]: numbers and sizes of the frames.
+//! - [`control`]: the protocol of a session's control connection.
 //! - [`encode`], [`decode`]: frames to bytes and back. [`error`]: what can be wrong with them.
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod decode;
 pub mod encode;
 pub mod error;
