@@ -29,6 +29,7 @@ pub mod device;
 pub mod error;
 pub mod memory;
 pub mod queue_pair;
+pub mod rdma;
 pub mod work;
 
 pub use completion::CompletionQueue;

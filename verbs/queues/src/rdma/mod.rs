@@ -1,0 +1,42 @@
+//! The provider over libibverbs: SoftRoCE and every RoCE or InfiniBand NIC.
+//!
+//! The libraries are opened at run time, so a program that contains this provider builds and
+//! starts without any RDMA package; [`devices`] then answers
+//! [`Error::NoDevice`](crate::Error::NoDevice) with the reason.
+//!
+//! - `bindings`, `library`: the C interface, and opening it.
+//! - `device_list`, `port`, `attributes`: which devices there are, and what they are.
+//! - `device`, `context`: an opened device.
+//! - `queue_pair`, `connection`, `endpoint`: setting up connections.
+//! - `datapath`, `work`: posting; `completion_queue`: polling.
+//! - `shared_receive_queue`, `memory`, `events`: the other objects.
+//!
+//! ```no_run
+//! use netchannel_verbs::{Context as _, rdma};
+//! let context = rdma::Context::open("mlx5_0", &rdma::OpenOptions::default())?;
+//! println!("{}", context.attributes().port.reason);
+//! # Ok::<(), netchannel_verbs::Error>(())
+//! ```
+
+mod attributes;
+mod bindings;
+mod completion_queue;
+mod connection;
+mod context;
+mod datapath;
+mod device;
+mod device_list;
+mod endpoint;
+mod events;
+mod library;
+mod memory;
+mod port;
+mod queue_pair;
+mod shared_receive_queue;
+mod work;
+
+pub use completion_queue::CompletionQueue;
+pub use context::{Context, OpenOptions, devices};
+pub use memory::MemoryRegion;
+pub use queue_pair::QueuePair;
+pub use shared_receive_queue::SharedReceiveQueue;

@@ -1,0 +1,358 @@
+//! Queue pairs: making, connecting, failing and closing them. Posting is in `datapath`.
+
+use std::ffi::c_int;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use super::bindings::{
+    self as sys, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap, ibv_qp_init_attr, ibv_recv_wr,
+    ibv_send_wr,
+};
+use super::completion_queue::OwnedQueue;
+use super::connection::{self, Timers};
+use super::context::Context;
+use super::datapath::Poster;
+use super::device::{Device, ProtectionDomain, warn_if_failed};
+use super::endpoint::{ETHERNET, MAX_24_BITS, RcEndpoint};
+use super::library;
+use super::shared_receive_queue::OwnedSharedQueue;
+use super::work::RequestLimits;
+use crate::error::{Error, PostError, PostFailure};
+use crate::queue_pair::{ConnectOptions, Endpoint, QueuePairInit, QueuePairState, Service};
+use crate::work::{MAX_SLICES, ReceiveRequest, SendRequest};
+
+/// Inline sizes to try, from the largest that a driver is known to accept.
+const INLINE_PROBES: [u32; 9] = [1024, 928, 768, 512, 384, 256, 192, 128, 64];
+
+/// `ibv_modify_qp` answers these when the peer's address leads nowhere.
+const UNREACHABLE: [i32; 5] = [
+    99,  // EADDRNOTAVAIL
+    101, // ENETUNREACH
+    110, // ETIMEDOUT
+    112, // EHOSTDOWN
+    113, // EHOSTUNREACH
+];
+
+/// `ibv_qp`, destroyed on drop, before what it uses.
+struct OwnedPair {
+    raw: Option<NonNull<ibv_qp>>,
+    device: Arc<Device>,
+    _send_queue: Arc<OwnedQueue>,
+    _receive_queue: Arc<OwnedQueue>,
+    shared_receives: Option<Arc<OwnedSharedQueue>>,
+}
+
+/// A reliable connection; see [`crate::QueuePair`].
+pub struct QueuePair {
+    owner: OwnedPair,
+    raw: NonNull<ibv_qp>,
+    number: u32,
+    psn: u32,
+    connected: bool,
+    sends: Poster<ibv_qp, ibv_send_wr>,
+    receives: Poster<ibv_qp, ibv_recv_wr>,
+}
+
+// SAFETY: the pointers name objects of libibverbs, which may be called from any thread, and
+// memory that the queue pair owns.
+unsafe impl Send for QueuePair {}
+
+impl QueuePair {
+    pub(super) fn new(
+        device: &Arc<Device>,
+        init: &QueuePairInit<'_, Context>,
+    ) -> Result<Self, Error> {
+        match init.service {
+            Service::ReliableConnection => {}
+            Service::UnreliableDatagram => {
+                return Err(device.unsupported("make unreliable datagram (UD) queue pairs yet"));
+            }
+        }
+        check_sizes(device, init)?;
+        // SAFETY: the context is open; drivers fill its table once, before that.
+        let (post_send, post_receive) = unsafe {
+            let ops = &raw const (*device.context()).ops;
+            ((*ops).post_send, (*ops).post_recv)
+        };
+        let (Some(post_send), Some(post_receive)) = (post_send, post_receive) else {
+            return Err(device.unsupported("post work requests"));
+        };
+
+        let slices = device.attributes.max_slices.min(MAX_SLICES as u32);
+        let shared_receives = init.shared_receive_queue.map(|queue| Arc::clone(queue.owner()));
+        let own_receives = shared_receives.is_none();
+        let mut attr = ibv_qp_init_attr {
+            send_cq: init.send_queue.owner().raw.as_ptr(),
+            recv_cq: init.receive_queue.owner().raw.as_ptr(),
+            srq: shared_receives.as_ref().map_or(ptr::null_mut(), |queue| queue.as_ptr()),
+            cap: ibv_qp_cap {
+                max_send_wr: init.send_capacity,
+                max_recv_wr: if own_receives { init.receive_capacity } else { 0 },
+                max_send_sge: slices,
+                max_recv_sge: if own_receives { slices } else { 0 },
+                max_inline_data: init.inline_bytes,
+            },
+            qp_type: sys::IBV_QPT_RC,
+            sq_sig_all: 0,
+            ..ibv_qp_init_attr::default()
+        };
+        let raw = create(&device.domain, &mut attr)?;
+        let owner = OwnedPair {
+            raw: Some(raw),
+            device: Arc::clone(device),
+            _send_queue: Arc::clone(init.send_queue.owner()),
+            _receive_queue: Arc::clone(init.receive_queue.owner()),
+            shared_receives,
+        };
+        let limits = RequestLimits {
+            max_inline: attr.cap.max_inline_data,
+            max_message: device.attributes.max_message,
+            max_slices: slices,
+        };
+        let pair = Self {
+            // SAFETY: the queue pair is alive.
+            number: unsafe { (*raw.as_ptr()).qp_num },
+            psn: random_psn(),
+            owner,
+            raw,
+            connected: false,
+            sends: Poster::new(post_send, limits),
+            receives: Poster::new(post_receive, limits),
+        };
+        pair.initialise()?;
+        Ok(pair)
+    }
+
+    /// Reset to init: receives may be posted from then on.
+    fn initialise(&self) -> Result<(), Error> {
+        // What peers may really do is decided by the access rights of each region.
+        let attr = ibv_qp_attr {
+            qp_state: sys::IBV_QPS_INIT,
+            pkey_index: 0,
+            port_num: self.device().attributes.port.number,
+            qp_access_flags: sys::IBV_ACCESS_LOCAL_WRITE
+                | sys::IBV_ACCESS_REMOTE_WRITE
+                | sys::IBV_ACCESS_REMOTE_READ,
+            ..ibv_qp_attr::default()
+        };
+        let mask = sys::IBV_QP_STATE
+            | sys::IBV_QP_PKEY_INDEX
+            | sys::IBV_QP_PORT
+            | sys::IBV_QP_ACCESS_FLAGS;
+        self.modify("ibv_modify_qp (init)", attr, mask)
+    }
+
+    fn device(&self) -> &Device {
+        &self.owner.device
+    }
+
+    fn modify(
+        &self,
+        operation: &'static str,
+        mut attr: ibv_qp_attr,
+        mask: ibv_qp_attr_mask,
+    ) -> Result<(), Error> {
+        // SAFETY: the queue pair is alive; `mask` names fields of `attr`.
+        let answer = unsafe {
+            self.device().verbs().ibv_modify_qp(self.raw.as_ptr(), &mut attr, mask as c_int)
+        };
+        library::check(operation, answer)
+    }
+}
+
+impl crate::QueuePair for QueuePair {
+    fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        let device = self.device();
+        RcEndpoint {
+            link_layer: device.limits.link_layer,
+            number: self.number,
+            psn: self.psn,
+            lid: device.limits.lid,
+            mtu: device.limits.mtu,
+            reads: device.limits.reads_served,
+            gid: device.attributes.port.gid.map_or([0; 16], |gid| gid.value),
+        }
+        .encode()
+    }
+
+    fn connect(&mut self, peer: &Endpoint, options: &ConnectOptions) -> Result<(), Error> {
+        if self.connected {
+            let reason = "the queue pair is connected already".into();
+            return Err(Error::Invalid { operation: "connect", reason });
+        }
+        let timers = Timers::new(options)?;
+        let peer = RcEndpoint::parse(peer)?;
+        let device = &self.owner.device;
+        connection::check_reachable(&peer, &device.limits)?;
+
+        let port = &device.attributes.port;
+        let (attr, mask) =
+            connection::ready_to_receive(&peer, &device.limits, port, timers, options);
+        self.modify("ibv_modify_qp (ready to receive)", attr, mask).map_err(unreachable_peer)?;
+        let (attr, mask) = connection::ready_to_send(self.psn, &peer, &device.limits, timers);
+        self.modify("ibv_modify_qp (ready to send)", attr, mask)?;
+        self.connected = true;
+        Ok(())
+    }
+
+    fn state(&self) -> Result<QueuePairState, Error> {
+        let (mut attr, mut init) = (ibv_qp_attr::default(), ibv_qp_init_attr::default());
+        // SAFETY: the queue pair is alive, both structures are valid places.
+        let answer = unsafe {
+            self.device().verbs().ibv_query_qp(
+                self.raw.as_ptr(),
+                &mut attr,
+                sys::IBV_QP_STATE as c_int,
+                &mut init,
+            )
+        };
+        library::check("ibv_query_qp", answer)?;
+        Ok(match attr.qp_state {
+            sys::IBV_QPS_INIT => QueuePairState::Init,
+            sys::IBV_QPS_RTS => QueuePairState::ReadyToSend,
+            sys::IBV_QPS_ERR => QueuePairState::Error,
+            other => QueuePairState::Unknown(other),
+        })
+    }
+
+    fn fail(&mut self) -> Result<(), Error> {
+        let attr = ibv_qp_attr { qp_state: sys::IBV_QPS_ERR, ..ibv_qp_attr::default() };
+        self.modify("ibv_modify_qp (error)", attr, sys::IBV_QP_STATE)
+    }
+
+    fn max_inline(&self) -> u32 {
+        self.sends.limits().max_inline
+    }
+
+    unsafe fn post_send(&mut self, requests: &[SendRequest]) -> Result<(), PostError> {
+        if !self.connected {
+            return Err(PostError { posted: 0, reason: PostFailure::WrongState });
+        }
+        // SAFETY: the queue pair is alive; the caller keeps the memory until completion.
+        unsafe { self.sends.post(self.raw.as_ptr(), requests) }
+    }
+
+    unsafe fn post_receive(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {
+        if self.owner.shared_receives.is_some() {
+            let reason = PostFailure::Invalid("the queue pair takes from a shared receive queue");
+            return Err(PostError { posted: 0, reason });
+        }
+        // SAFETY: the queue pair is alive; the caller keeps the memory until completion.
+        unsafe { self.receives.post(self.raw.as_ptr(), requests) }
+    }
+
+    fn close(mut self) -> Result<(), Error> {
+        self.owner.destroy()
+    }
+}
+
+impl OwnedPair {
+    fn destroy(&mut self) -> Result<(), Error> {
+        let Some(raw) = self.raw.take() else { return Ok(()) };
+        // SAFETY: created in `QueuePair::new` and, having been taken out, destroyed once; nobody
+        // posts to it any more.
+        let answer = unsafe { self.device.verbs().ibv_destroy_qp(raw.as_ptr()) };
+        library::check("ibv_destroy_qp", answer)
+    }
+}
+
+impl Drop for OwnedPair {
+    fn drop(&mut self) {
+        warn_if_failed(self.destroy());
+    }
+}
+
+impl fmt::Debug for QueuePair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("rdma::QueuePair")
+            .field("number", &self.number)
+            .field("connected", &self.connected)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_sizes(device: &Device, init: &QueuePairInit<'_, Context>) -> Result<(), Error> {
+    let attributes = &device.attributes;
+    if attributes.port.gid.is_none() && device.limits.link_layer == ETHERNET {
+        return Err(device.unsupported(
+            "connect: its port has no RoCE v2 address; give the interface an IP address",
+        ));
+    }
+    let receives = if init.shared_receive_queue.is_some() { 0 } else { init.receive_capacity };
+    for (what, wanted, limit) in [
+        ("send_capacity", init.send_capacity, attributes.max_work_requests),
+        ("receive_capacity", receives, attributes.max_work_requests),
+        ("inline_bytes", init.inline_bytes, attributes.max_inline),
+    ] {
+        if wanted > limit {
+            let reason = format!("{what} {wanted} is above the device's {limit}");
+            return Err(Error::Invalid { operation: "create_queue_pair", reason });
+        }
+    }
+    Ok(())
+}
+
+fn create(
+    domain: &ProtectionDomain,
+    attr: &mut ibv_qp_init_attr,
+) -> Result<NonNull<ibv_qp>, Error> {
+    // SAFETY: the domain and the queues in `attr` are alive.
+    let raw = unsafe { domain.device.verbs.ibv_create_qp(domain.raw.as_ptr(), attr) };
+    NonNull::new(raw).ok_or_else(|| Error::last_os("ibv_create_qp"))
+}
+
+/// The largest inline size that a throwaway queue pair gets; 0 if even that cannot be made.
+pub(super) fn probe_inline(domain: &ProtectionDomain) -> u32 {
+    let verbs = domain.device.verbs;
+    let context = domain.device.raw.as_ptr();
+    // SAFETY: the device is open; the queue needs no channel and no context.
+    let queue = unsafe { verbs.ibv_create_cq(context, 1, ptr::null_mut(), ptr::null_mut(), 0) };
+    if queue.is_null() {
+        return 0;
+    }
+    let inline = INLINE_PROBES.into_iter().find_map(|wanted| {
+        let mut attr = ibv_qp_init_attr {
+            send_cq: queue,
+            recv_cq: queue,
+            cap: ibv_qp_cap {
+                max_send_wr: 1,
+                max_recv_wr: 1,
+                max_send_sge: 1,
+                max_recv_sge: 1,
+                max_inline_data: wanted,
+            },
+            qp_type: sys::IBV_QPT_RC,
+            ..ibv_qp_init_attr::default()
+        };
+        let pair = create(domain, &mut attr).ok()?;
+        // SAFETY: just made, and used by nobody.
+        let answer = unsafe { verbs.ibv_destroy_qp(pair.as_ptr()) };
+        warn_if_failed(library::check("ibv_destroy_qp", answer));
+        Some(attr.cap.max_inline_data)
+    });
+    // SAFETY: its queue pairs are gone.
+    let answer = unsafe { verbs.ibv_destroy_cq(queue) };
+    warn_if_failed(library::check("ibv_destroy_cq", answer));
+    inline.unwrap_or(0)
+}
+
+/// Late packets of an earlier connection with the same numbers must not fit into this one. (The
+/// standard library seeds `RandomState` from the operating system.)
+fn random_psn() -> u32 {
+    RandomState::new().build_hasher().finish() as u32 & MAX_24_BITS
+}
+
+fn unreachable_peer(error: Error) -> Error {
+    match error.raw_os_error() {
+        Some(errno) if UNREACHABLE.contains(&errno) => {
+            Error::BadEndpoint { reason: format!("no path to it: {error}") }
+        }
+        _ => error,
+    }
+}
