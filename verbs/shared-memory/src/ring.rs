@@ -69,3 +69,46 @@ pub use storage::{BadRing, Control, HeapRing, Line, Storage, ring_len};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the peer wrote an impossible index into the ring: end the session")]
 pub struct Corrupt;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::atomics::Ordering;
+
+    #[test]
+    fn indices_wrap_around_at_the_end_of_their_range() {
+        let ring = HeapRing::new::<u64>(4).unwrap();
+        let start = u64::MAX - 5;
+        ring.control().tail.0.store(start, Ordering::Relaxed);
+        ring.control().head.0.store(start, Ordering::Relaxed);
+        let mut producer = Producer::<u64, _>::starting_at(Arc::clone(&ring), start).unwrap();
+        let mut consumer = Consumer::<u64, _>::starting_at(Arc::clone(&ring), start).unwrap();
+        for round in 0..5 {
+            for value in 0..4 {
+                producer.push(round * 4 + value).unwrap();
+            }
+            assert_eq!(producer.push(99), Err(PushError::Full));
+            producer.publish();
+            assert_eq!(consumer.available(), Ok(4));
+            for value in 0..4 {
+                assert_eq!(consumer.pop(), Ok(Some(round * 4 + value)));
+            }
+            assert_eq!(consumer.pop(), Ok(None));
+            consumer.release();
+        }
+    }
+
+    #[test]
+    fn every_writer_has_cache_lines_of_its_own() {
+        assert_eq!(size_of::<Control>(), 512);
+        assert_eq!(std::mem::offset_of!(Control, tail), 0);
+        assert_eq!(std::mem::offset_of!(Control, head), 128);
+        assert_eq!(std::mem::offset_of!(Control, consumer_asleep), 256);
+        assert_eq!(std::mem::offset_of!(Control, producer_asleep), 384);
+        assert_eq!(ring_len::<[u64; 4]>(256), Some(512 + 256 * 32));
+        assert_eq!(ring_len::<u64>(3), None);
+        assert_eq!(ring_len::<u64>(1 << 25), None);
+    }
+}

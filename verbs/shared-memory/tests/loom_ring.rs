@@ -10,23 +10,23 @@ use std::sync::Arc;
 
 use loom::sync::Notify;
 use loom::thread;
-use netchannel_shared_memory::ring::{Consumer, HeapRing, Producer, PushError};
+use netchannel_shared_memory::ring::{Consumer, Descriptor, HeapRing, Producer, PushError};
 
 /// Two words with the same content: a slot read while it is written shows.
 type Pair = [u64; 2];
 
-type PairProducer = Producer<Pair, Arc<HeapRing>>;
-type PairConsumer = Consumer<Pair, Arc<HeapRing>>;
+type Sender<T> = Producer<T, Arc<HeapRing>>;
+type Receiver<T> = Consumer<T, Arc<HeapRing>>;
 
-fn sides(capacity: usize) -> (PairProducer, PairConsumer) {
-    let ring = HeapRing::new::<Pair>(capacity).unwrap();
+fn sides<T: Descriptor>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let ring = HeapRing::new::<T>(capacity).unwrap();
     (Producer::new(Arc::clone(&ring)).unwrap(), Consumer::new(ring).unwrap())
 }
 
 #[test]
 fn descriptors_arrive_whole_and_in_order() {
     loom::model(|| {
-        let (mut producer, mut consumer) = sides(2);
+        let (mut producer, mut consumer) = sides::<Pair>(2);
         let sender = thread::spawn(move || {
             producer.push([1; 2]).unwrap();
             producer.publish();
@@ -50,7 +50,7 @@ fn descriptors_arrive_whole_and_in_order() {
 #[test]
 fn unpublished_descriptors_are_not_seen() {
     loom::model(|| {
-        let (mut producer, mut consumer) = sides(2);
+        let (mut producer, mut consumer) = sides::<Pair>(2);
         let sender = thread::spawn(move || {
             producer.push([1; 2]).unwrap();
             producer.push([2; 2]).unwrap();
@@ -65,7 +65,7 @@ fn unpublished_descriptors_are_not_seen() {
 
 /// Four descriptors through one or two slots: full, released, and full again.
 fn wraps_around(capacity: usize, count: u64) {
-    let (mut producer, mut consumer) = sides(capacity);
+    let (mut producer, mut consumer) = sides::<Pair>(capacity);
     let sender = thread::spawn(move || {
         for value in 1..=count {
             while let Err(error) = producer.push([value; 2]) {
@@ -98,11 +98,13 @@ fn two_slots_wrap_around() {
     loom::model(|| wraps_around(2, 3));
 }
 
+// One word suffices here, and keeps the number of interleavings down: what is modelled is the sleeping.
+
 /// Pops one descriptor, asleep while there is none. A lost wake-up is a deadlock, which loom reports.
-fn pop_asleep(consumer: &mut PairConsumer, wake: &Notify) -> Pair {
+fn pop_asleep(consumer: &mut Receiver<u64>, wake: &Notify) -> u64 {
     loop {
-        if let Some(pair) = consumer.pop().unwrap() {
-            return pair;
+        if let Some(value) = consumer.pop().unwrap() {
+            return value;
         }
         if consumer.prepare_sleep().unwrap() {
             wake.wait();
@@ -112,8 +114,8 @@ fn pop_asleep(consumer: &mut PairConsumer, wake: &Notify) -> Pair {
 }
 
 /// Pushes one descriptor, asleep while there is no room.
-fn push_asleep(producer: &mut PairProducer, wake: &Notify, pair: Pair) {
-    while let Err(error) = producer.push(pair) {
+fn push_asleep(producer: &mut Sender<u64>, wake: &Notify, value: u64) {
+    while let Err(error) = producer.push(value) {
         assert_eq!(error, PushError::Full);
         if producer.prepare_sleep().unwrap() {
             wake.wait();
@@ -125,19 +127,19 @@ fn push_asleep(producer: &mut PairProducer, wake: &Notify, pair: Pair) {
 #[test]
 fn no_wake_up_of_the_consumer_is_lost() {
     loom::model(|| {
-        let (mut producer, mut consumer) = sides(2);
+        let (mut producer, mut consumer) = sides::<u64>(2);
         let wake = Arc::new(Notify::new());
         let waker = Arc::clone(&wake);
         let sender = thread::spawn(move || {
             for value in 1..=2 {
-                producer.push([value; 2]).unwrap();
+                producer.push(value).unwrap();
                 if producer.flush() {
                     waker.notify();
                 }
             }
         });
         for value in 1..=2 {
-            assert_eq!(pop_asleep(&mut consumer, &wake), [value; 2]);
+            assert_eq!(pop_asleep(&mut consumer, &wake), value);
         }
         sender.join().unwrap();
     });
@@ -146,26 +148,26 @@ fn no_wake_up_of_the_consumer_is_lost() {
 #[test]
 fn no_wake_up_of_the_producer_is_lost() {
     loom::model(|| {
-        let (mut producer, mut consumer) = sides(1);
+        let (mut producer, mut consumer) = sides::<u64>(1);
         let wake = Arc::new(Notify::new());
         let waker = Arc::clone(&wake);
-        producer.push([1; 2]).unwrap();
+        producer.push(1).unwrap();
         producer.publish();
         let receiver = thread::spawn(move || {
             for value in 1..=2 {
-                let pair = loop {
+                let popped = loop {
                     match consumer.pop().unwrap() {
-                        Some(pair) => break pair,
+                        Some(value) => break value,
                         None => thread::yield_now(),
                     }
                 };
-                assert_eq!(pair, [value; 2]);
+                assert_eq!(popped, value);
                 if consumer.flush() {
                     waker.notify();
                 }
             }
         });
-        push_asleep(&mut producer, &wake, [2; 2]);
+        push_asleep(&mut producer, &wake, 2);
         producer.publish();
         receiver.join().unwrap();
     });
@@ -173,20 +175,23 @@ fn no_wake_up_of_the_producer_is_lost() {
 
 #[test]
 fn both_sides_sleep_and_wake_each_other() {
-    loom::model(|| {
-        let (mut producer, mut consumer) = sides(1);
+    // All interleavings would take minutes; those with up to three forced switches of thread take seconds.
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (mut producer, mut consumer) = sides::<u64>(1);
         let (filled, freed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (wake_consumer, wake_producer) = (Arc::clone(&filled), Arc::clone(&freed));
         let sender = thread::spawn(move || {
             for value in 1..=2 {
-                push_asleep(&mut producer, &freed, [value; 2]);
+                push_asleep(&mut producer, &freed, value);
                 if producer.flush() {
                     wake_consumer.notify();
                 }
             }
         });
         for value in 1..=2 {
-            assert_eq!(pop_asleep(&mut consumer, &filled), [value; 2]);
+            assert_eq!(pop_asleep(&mut consumer, &filled), value);
             if consumer.flush() {
                 wake_producer.notify();
             }

@@ -13,7 +13,7 @@ pub struct Consumer<T, S> {
     head: u64,
     /// What `head` was when it was last released.
     released: u64,
-    /// The producer's index as last read; `tail - released <= capacity` always.
+    /// The producer's index as last read; `released <= head <= tail <= released + capacity`.
     tail: u64,
     descriptors: PhantomData<fn() -> T>,
 }

@@ -24,7 +24,7 @@ pub struct Producer<T, S> {
     tail: u64,
     /// What `tail` was when it was last published.
     published: u64,
-    /// The consumer's index as last read; `tail - head <= capacity` always.
+    /// The consumer's index as last read; `head <= published <= tail <= head + capacity`.
     head: u64,
     descriptors: PhantomData<fn(T)>,
 }
@@ -79,15 +79,15 @@ impl<T: Descriptor, S: Storage> Producer<T, S> {
     /// How many pushes will succeed, after a fresh look at the consumer's index.
     ///
     /// # Errors
-    /// [`Corrupt`] if that index went back or overtook ours.
+    /// [`Corrupt`] if that index went back or overtook what was published.
     pub fn free_slots(&mut self) -> Result<usize, Corrupt> {
         // Acquire, with the Release in `Consumer::release`: the consumer's reads of the slots up to this index
         // are done before we write them again.
         let head = self.storage.control().head.0.load(Ordering::Acquire);
         let used = self.tail.wrapping_sub(head);
-        // `used` only shrinks between two pushes. More than before: the index went back; it also covers
-        // an index ahead of ours, whose distance wraps to a huge number.
-        if used > self.used() {
+        // `used` only shrinks between two pushes. More than before: the index went back, or is so far ahead
+        // that the distance wraps. Fewer than unpublished: it is ahead of what the consumer can have seen.
+        if used > self.used() || used < self.tail.wrapping_sub(self.published) {
             return Err(Corrupt);
         }
         self.head = head;
