@@ -1,0 +1,2 @@
+//! Cost of a decision.
+fn main() {}

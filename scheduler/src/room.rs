@@ -1,0 +1,128 @@
+//! How much a Channel may take before work waits in its stream instead.
+//!
+//! Work that waits in a stream can still go anywhere; work on a Channel has to go through it, and
+//! later bytes of the stream wait for it at the receiver. So a Channel holds at most what its
+//! measured rate completes in the target delay. A Channel with nothing outstanding always has
+//! room: nothing waits for an idle queue.
+
+use crate::config::SchedulerConfig;
+use crate::policy::Policy;
+use crate::view::ChannelView;
+
+/// Bits per byte times nanoseconds per second.
+const BIT_NANOS: u64 = 8 * 1_000_000_000;
+
+/// The bounds that a configuration puts on a Channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    chunk: u64,
+    min_chunk: u64,
+    explore: u64,
+    /// `None`: bytes outstanding are not bounded.
+    target_nanos: Option<u64>,
+}
+
+/// What one Channel may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Most bytes in one assignment.
+    pub(crate) grain: u64,
+    /// Most bytes outstanding.
+    limit: u64,
+}
+
+impl Bounds {
+    pub(crate) fn new(config: &SchedulerConfig) -> Self {
+        let target = config.target_delay.filter(|_| config.policy == Policy::LeastDelay);
+        let chunk = config.chunk;
+        Self {
+            chunk,
+            min_chunk: config.min_chunk.clamp(1, chunk),
+            explore: config.explore,
+            target_nanos: target.map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn room(&self, view: &ChannelView) -> Room {
+        let Some(target) = self.target_nanos else {
+            return Room { grain: self.chunk, limit: u64::MAX };
+        };
+        let limit = match view.rate.bits_per_second() {
+            0 => self.explore,
+            rate => rate.saturating_mul(target) / BIT_NANOS,
+        };
+        let grain = (limit / 2).clamp(self.min_chunk, self.chunk);
+        Room { grain, limit: limit.max(2 * grain) }
+    }
+}
+
+impl Room {
+    /// Whether the Channel should take some of `backlog` bytes now.
+    ///
+    /// A window that is nearly closed is left to open, as otherwise it would be used up in ever
+    /// smaller messages (silly window avoidance by the sender, RFC 9293 section 3.8.6.2.1).
+    #[inline]
+    pub(crate) fn takes(&self, view: &ChannelView, backlog: u64) -> bool {
+        let want = backlog.min(self.grain);
+        if view.outstanding == 0 {
+            return view.window_left > 0;
+        }
+        view.window_left >= want.min(self.grain.div_ceil(2))
+            && view.outstanding.saturating_add(want) <= self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netchannel_units::{Bandwidth, Duration};
+
+    use super::*;
+    use crate::view::ChannelId;
+
+    fn view(outstanding: u64, window_left: u64, gbps: u64) -> ChannelView {
+        let rate = Bandwidth::from_gbps(gbps);
+        ChannelView { id: ChannelId(0), usable: true, class: None, outstanding, window_left, rate }
+    }
+
+    fn bounds() -> Bounds {
+        Bounds::new(&SchedulerConfig {
+            chunk: 256_000,
+            min_chunk: 10_000,
+            explore: 400_000,
+            target_delay: Some(Duration::from_micros(10)),
+            ..SchedulerConfig::default()
+        })
+    }
+
+    #[test]
+    fn two_assignments_fill_the_target_delay() {
+        let view = view(0, u64::MAX, 80); // 10 bytes per nanosecond
+        assert_eq!(bounds().room(&view), Room { grain: 50_000, limit: 100_000 });
+    }
+
+    #[test]
+    fn slow_and_unknown_channels_have_bounds_of_their_own() {
+        assert_eq!(bounds().room(&view(0, 0, 1)), Room { grain: 10_000, limit: 20_000 });
+        assert_eq!(bounds().room(&view(0, 0, 0)), Room { grain: 200_000, limit: 400_000 });
+    }
+
+    #[test]
+    fn an_idle_channel_takes_anything_and_a_full_one_nothing() {
+        let room = bounds().room(&view(0, u64::MAX, 80));
+        assert!(room.takes(&view(0, 1, 80), 1 << 30));
+        assert!(!room.takes(&view(0, 0, 80), 1));
+        assert!(room.takes(&view(50_000, u64::MAX, 80), 1 << 30));
+        assert!(!room.takes(&view(50_001, u64::MAX, 80), 1 << 30));
+        assert!(room.takes(&view(99_999, u64::MAX, 80), 1));
+        assert!(!room.takes(&view(100_000, u64::MAX, 80), 1));
+    }
+
+    #[test]
+    fn a_nearly_closed_window_is_left_to_open() {
+        let room = bounds().room(&view(0, u64::MAX, 80));
+        assert!(!room.takes(&view(1, 24_999, 80), 1 << 30));
+        assert!(room.takes(&view(1, 25_000, 80), 1 << 30));
+        assert!(room.takes(&view(1, 100, 80), 100));
+    }
+}

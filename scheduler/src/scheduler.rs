@@ -1,0 +1,187 @@
+//! [`Scheduler`]: ready streams on one side, Channels on the other, one assignment at a time.
+
+use netchannel_units::Class;
+
+use crate::choice::Choice;
+use crate::config::SchedulerConfig;
+use crate::policy::Policy;
+use crate::quota::Quota;
+use crate::random::mix;
+use crate::room::Bounds;
+use crate::streams::Streams;
+use crate::view::{Assignment, ChannelId, ChannelView, StreamKey};
+
+/// Longer chunks are cut to this many bytes, so that sums of a few stay within 64 bits.
+const MAX_CHUNK: u64 = 1 << 40;
+
+/// Decides which bytes go to which Channel.
+///
+/// ```
+/// use netchannel_scheduler::{ChannelId, ChannelView, Scheduler, SchedulerConfig, StreamKey};
+/// use netchannel_units::{Bandwidth, Class};
+///
+/// let mut scheduler = Scheduler::new(SchedulerConfig::default());
+/// scheduler.on_backlog(StreamKey(7), Class::Throughput, 100_000);
+/// let mut channels = [ChannelView {
+///     id: ChannelId(0),
+///     usable: true,
+///     class: None,
+///     outstanding: 0,
+///     window_left: u64::MAX,
+///     rate: Bandwidth::ZERO,
+/// }];
+/// let next = scheduler.next(&channels).unwrap();
+/// assert_eq!((next.stream, next.channel, next.bytes), (StreamKey(7), ChannelId(0), 100_000));
+/// channels[0].outstanding += next.bytes;
+/// assert_eq!(scheduler.next(&channels), None);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    policy: Policy,
+    seed: u64,
+    bounds: Bounds,
+    quota: Quota,
+    choice: Choice,
+    streams: Streams,
+    /// Positions of the Channels with room; kept to spare an allocation per decision.
+    open: Vec<u16>,
+    /// What the static policy's choices were made for.
+    hashed_for: u64,
+}
+
+/// A stream that could be served, and by which Channel.
+#[derive(Clone, Copy)]
+struct Candidate {
+    at: u32,
+    round: u64,
+    /// Position in the views.
+    channel: usize,
+}
+
+impl Scheduler {
+    /// A scheduler without streams.
+    pub fn new(config: SchedulerConfig) -> Self {
+        let chunk = config.chunk.clamp(1, MAX_CHUNK);
+        let config = SchedulerConfig { chunk, ..config };
+        Self {
+            policy: config.policy,
+            seed: config.seed,
+            bounds: Bounds::new(&config),
+            quota: Quota::new(config.throughput_share, config.chunk),
+            choice: Choice::new(config.policy, config.seed),
+            streams: Streams::new(config.chunk),
+            open: Vec::with_capacity(64),
+            hashed_for: 0,
+        }
+    }
+
+    /// `stream` could send `bytes` bytes right now: it has them, and the receiver takes them.
+    /// Absolute; zero takes it out of its ring.
+    pub fn on_backlog(&mut self, stream: StreamKey, class: Class, bytes: u64) {
+        self.streams.set_backlog(stream, class, bytes);
+    }
+
+    /// From now on `stream` goes to `channel` alone, and waits for it; `None` frees it.
+    pub fn pin(&mut self, stream: StreamKey, channel: Option<ChannelId>) {
+        self.streams.pin(stream, channel);
+    }
+
+    /// The stream is gone.
+    pub fn remove(&mut self, stream: StreamKey) {
+        self.streams.remove(stream);
+    }
+
+    /// The next assignment, or `None` if no stream is ready or no Channel that may serve one has
+    /// room. Bytes assigned are taken off the stream's backlog; the caller updates the view and,
+    /// if it differs, the backlog.
+    ///
+    /// `channels` is in the same order in every call (round robin goes by position).
+    pub fn next(&mut self, channels: &[ChannelView]) -> Option<Assignment> {
+        if self.policy == Policy::StaticHash {
+            self.bind_by_hash(channels);
+        }
+        let first = self.quota.first();
+        let second = if first == Class::Latency { Class::Throughput } else { Class::Latency };
+        let waiting = self.streams.is_ready(Class::Throughput);
+        for class in [first, second] {
+            if !self.streams.is_ready(class) {
+                continue;
+            }
+            if let Some(candidate) = self.candidate(class, channels) {
+                let assignment = self.assign(candidate, channels);
+                self.quota.on_assigned(class, assignment.bytes, waiting);
+                return Some(assignment);
+            }
+        }
+        None
+    }
+
+    /// The stream of `class` whose turn it is, among those that some Channel has room for.
+    #[inline]
+    fn candidate(&mut self, class: Class, channels: &[ChannelView]) -> Option<Candidate> {
+        let any = self.streams.any_head(class).map(|(at, s)| (at, s.round, s.backlog));
+        let has_bound = self.streams.has_bound(class);
+        let mut bound: Option<Candidate> = None;
+        self.open.clear();
+        for (channel, view) in channels.iter().enumerate() {
+            if !view.usable || !view.carries(class) {
+                continue;
+            }
+            let room = self.bounds.room(view);
+            if any.is_some_and(|(_, _, backlog)| room.takes(view, backlog)) {
+                self.open.push(channel as u16);
+            }
+            if has_bound
+                && let Some((at, stream)) = self.streams.bound_head(class, view.id)
+                && bound.is_none_or(|b| stream.round < b.round)
+                && room.takes(view, stream.backlog)
+            {
+                bound = Some(Candidate { at, round: stream.round, channel });
+            }
+        }
+        match any {
+            Some((at, round, backlog))
+                if !self.open.is_empty() && bound.is_none_or(|b| round <= b.round) =>
+            {
+                let channel = self.choice.choose(channels, &self.open, backlog);
+                Some(Candidate { at, round, channel })
+            }
+            _ => bound,
+        }
+    }
+
+    #[inline]
+    fn assign(&mut self, candidate: Candidate, channels: &[ChannelView]) -> Assignment {
+        let view = &channels[candidate.channel];
+        let grain = self.bounds.room(view).grain;
+        let stream = self.streams.stream(candidate.at);
+        let bytes = stream.backlog.min(grain).min(view.window_left);
+        let key = stream.key;
+        self.streams.serve(candidate.at, bytes);
+        Assignment { stream: key, channel: view.id, bytes }
+    }
+
+    /// Gives each ready stream without a Channel one, by its key. A change of the set of Channels
+    /// binds all streams anew.
+    fn bind_by_hash(&mut self, channels: &[ChannelView]) {
+        let set = channels.iter().fold(1, |hash, view| {
+            let class = view.class.map_or(0, |class| 1 + u64::from(class.to_wire()));
+            mix(hash ^ (u64::from(view.id.0) << 2 | class))
+        });
+        if core::mem::replace(&mut self.hashed_for, set) != set {
+            self.streams.unbind_all();
+        }
+        for class in Class::ALL {
+            while let Some(key) = self.streams.unhashed(class) {
+                let carriers = || channels.iter().filter(|view| view.carries(class));
+                let count = carriers().count() as u64;
+                if count == 0 {
+                    break;
+                }
+                let nth = mix(key.0 ^ mix(self.seed)) % count;
+                let Some(view) = carriers().nth(nth as usize) else { break };
+                self.streams.bind_head(class, view.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Ready streams, in turn by bytes.
+//!
+//! Deficit round robin (Shreedhar and Varghese, "Efficient Fair Queueing using Deficit Round
+//! Robin", SIGCOMM 1995) in the surplus form: a stream's turn adds a quantum to its deficit, and
+//! goes on while the deficit is positive; the last assignment of a turn may overdraw it, and the
+//! next turn is shorter. So assignments are as large as the Channel takes, and two streams that
+//! always have bytes differ by at most a quantum and the difference of their deficits.
+//!
+//! A stream that is bound to one Channel queues in a ring of that Channel, so that nobody looks at
+//! it while the Channel is full. Each stream counts its turns as *rounds*; of the rings that could
+//! be served, the one whose head has the lowest round is. A ring that had to wait does not make
+//! up for it: its round is raised to that of the class (as the virtual time of start-time fair
+//! queueing, Goyal, Vin and Cheng, SIGCOMM 1996, does for a flow that was idle).
+
+use netchannel_units::Class;
+
+use crate::index::Index;
+use crate::view::{ChannelId, StreamKey};
+
+/// Ends a ring.
+pub(crate) const NOBODY: u32 = u32::MAX;
+
+/// Where a stream queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nowhere: it has no bytes.
+    Idle,
+    /// In the ring of those that any Channel may serve.
+    Any,
+    /// In the ring of one Channel.
+    Bound(ChannelId),
+}
+
+/// One stream. 64 bytes: a cache line.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) key: StreamKey,
+    pub(crate) backlog: u64,
+    deficit: i64,
+    pub(crate) round: u64,
+    next: u32,
+    previous: u32,
+    class: Class,
+    /// The caller's wish.
+    pinned: Option<ChannelId>,
+    /// The choice of the static policy.
+    hashed: Option<ChannelId>,
+    place: Place,
+}
+
+/// A doubly linked ring of streams, by their positions in the table.
+#[derive(Clone, Copy, Debug)]
+struct Ring {
+    head: u32,
+    tail: u32,
+}
+
+impl Ring {
+    const EMPTY: Self = Self { head: NOBODY, tail: NOBODY };
+}
+
+/// The rings of one class.
+#[derive(Clone, Debug)]
+struct Queue {
+    any: Ring,
+    /// By Channel.
+    bound: Vec<Ring>,
+    ready: usize,
+    ready_bound: usize,
+    /// The highest round served.
+    round: u64,
+}
+
+/// All streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams {
+    quantum: u64,
+    index: Index,
+    table: Vec<Stream>,
+    free: Vec<u32>,
+    queues: [Queue; 2],
+}
+
+impl Streams {
+    pub(crate) fn new(quantum: u64) -> Self {
+        let queue =
+            Queue { any: Ring::EMPTY, bound: Vec::new(), ready: 0, ready_bound: 0, round: 0 };
+        Self {
+            quantum,
+            index: Index::default(),
+            table: Vec::new(),
+            free: Vec::new(),
+            queues: [queue.clone(), queue],
+        }
+    }
+
+    pub(crate) fn set_backlog(&mut self, key: StreamKey, class: Class, bytes: u64) {
+        let at = match self.index.place(key) {
+            Some(at) => at,
+            None if bytes == 0 => return,
+            None => self.insert(key, class),
+        };
+        let stream = &mut self.table[at as usize];
+        if stream.class != class {
+            self.leave(at);
+            self.table[at as usize].class = class;
+        }
+        let stream = &mut self.table[at as usize];
+        stream.backlog = bytes;
+        match (stream.place, bytes) {
+            (Place::Idle, 1..) => self.enter(at),
+            (Place::Any | Place::Bound(_), 0) => self.leave(at),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn pin(&mut self, key: StreamKey, channel: Option<ChannelId>) {
+        let at = match self.index.place(key) {
+            Some(at) => at,
+            None if channel.is_none() => return,
+            None => self.insert(key, Class::default()),
+        };
+        self.leave(at);
+        self.table[at as usize].pinned = channel;
+        self.enter(at);
+    }
+
+    pub(crate) fn remove(&mut self, key: StreamKey) {
+        if let Some(at) = self.index.remove(key) {
+            self.leave(at);
+            self.table[at as usize].hashed = None;
+            self.free.push(at);
+        }
+    }
+
+    pub(crate) fn is_ready(&self, class: Class) -> bool {
+        self.queues[class as usize].ready > 0
+    }
+
+    /// The next stream that any Channel may serve.
+    #[inline]
+    pub(crate) fn any_head(&self, class: Class) -> Option<(u32, &Stream)> {
+        self.head(self.queues[class as usize].any)
+    }
+
+    /// Whether [`Self::bound_head`] may find something.
+    #[inline]
+    pub(crate) fn has_bound(&self, class: Class) -> bool {
+        self.queues[class as usize].ready_bound > 0
+    }
+
+    /// The next stream that only `channel` may serve.
+    #[inline]
+    pub(crate) fn bound_head(&self, class: Class, channel: ChannelId) -> Option<(u32, &Stream)> {
+        let ring = self.queues[class as usize].bound.get(usize::from(channel.0))?;
+        self.head(*ring)
+    }
+
+    /// The stream at `at`.
+    #[inline]
+    pub(crate) fn stream(&self, at: u32) -> &Stream {
+        &self.table[at as usize]
+    }
+
+    #[inline]
+    fn head(&self, ring: Ring) -> Option<(u32, &Stream)> {
+        (ring.head != NOBODY).then(|| (ring.head, &self.table[ring.head as usize]))
+    }
+
+    /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog.
+    #[inline]
+    pub(crate) fn serve(&mut self, at: u32, bytes: u64) {
+        let quantum = self.quantum as i64;
+        let stream = &mut self.table[at as usize];
+        let queue = &mut self.queues[stream.class as usize];
+        stream.round = stream.round.max(queue.round);
+        queue.round = stream.round;
+        if stream.deficit <= 0 {
+            stream.deficit += quantum;
+        }
+        stream.deficit -= bytes as i64;
+        stream.backlog -= bytes;
+        let turn_over = stream.deficit <= 0;
+        if turn_over {
+            stream.round += 1;
+        }
+        if stream.backlog == 0 {
+            self.leave(at);
+        } else if turn_over && stream.next != NOBODY {
+            self.unlink(at);
+            self.link(at);
+        }
+    }
+
+    /// The next stream that the static policy has not bound yet.
+    pub(crate) fn unhashed(&self, class: Class) -> Option<StreamKey> {
+        self.any_head(class).map(|(_, stream)| stream.key)
+    }
+
+    /// Binds the head of the ring for any Channel to one.
+    pub(crate) fn bind_head(&mut self, class: Class, channel: ChannelId) {
+        let at = self.queues[class as usize].any.head;
+        self.leave(at);
+        self.table[at as usize].hashed = Some(channel);
+        self.enter(at);
+    }
+
+    /// Forgets what the static policy bound.
+    pub(crate) fn unbind_all(&mut self) {
+        for at in 0..self.table.len() as u32 {
+            if self.table[at as usize].hashed.is_some() {
+                self.leave(at);
+                self.table[at as usize].hashed = None;
+                self.enter(at);
+            }
+        }
+    }
+
+    fn insert(&mut self, key: StreamKey, class: Class) -> u32 {
+        let stream = Stream {
+            key,
+            backlog: 0,
+            deficit: 0,
+            round: 0,
+            next: NOBODY,
+            previous: NOBODY,
+            class,
+            pinned: None,
+            hashed: None,
+            place: Place::Idle,
+        };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.table[at as usize] = stream;
+                at
+            }
+            None => {
+                self.table.push(stream);
+                (self.table.len() - 1) as u32
+            }
+        };
+        self.index.insert(key, at);
+        at
+    }
+
+    /// Queues a stream, if it has bytes, at the end of its ring.
+    fn enter(&mut self, at: u32) {
+        let stream = &mut self.table[at as usize];
+        if stream.backlog == 0 || stream.place != Place::Idle {
+            return;
+        }
+        let queue = &mut self.queues[stream.class as usize];
+        queue.ready += 1;
+        stream.place = match stream.pinned.or(stream.hashed) {
+            None => Place::Any,
+            Some(channel) => {
+                let needed = usize::from(channel.0) + 1;
+                if queue.bound.len() < needed {
+                    queue.bound.resize(needed, Ring::EMPTY);
+                }
+                queue.ready_bound += 1;
+                Place::Bound(channel)
+            }
+        };
+        // It goes on with its turn if the others are still in the same round; it saved nothing up
+        // and owes nothing if they are further.
+        if stream.round < queue.round {
+            stream.round = queue.round;
+            stream.deficit = 0;
+        }
+        let tail = self.ring(at).tail;
+        if tail != NOBODY {
+            let tail_round = self.table[tail as usize].round;
+            let stream = &mut self.table[at as usize];
+            if stream.round < tail_round {
+                stream.round = tail_round;
+                stream.deficit = stream.deficit.min(0);
+            }
+        }
+        self.link(at);
+    }
+
+    /// Takes a stream out of its ring, if it is in one.
+    fn leave(&mut self, at: u32) {
+        let stream = &self.table[at as usize];
+        let queue = &mut self.queues[stream.class as usize];
+        match stream.place {
+            Place::Idle => return,
+            Place::Any => {}
+            Place::Bound(_) => queue.ready_bound -= 1,
+        }
+        queue.ready -= 1;
+        self.unlink(at);
+        self.table[at as usize].place = Place::Idle;
+    }
+
+    fn ring(&mut self, at: u32) -> &mut Ring {
+        let stream = &self.table[at as usize];
+        let queue = &mut self.queues[stream.class as usize];
+        match stream.place {
+            Place::Bound(channel) => &mut queue.bound[usize::from(channel.0)],
+            Place::Any | Place::Idle => &mut queue.any,
+        }
+    }
+
+    fn link(&mut self, at: u32) {
+        let ring = self.ring(at);
+        let tail = core::mem::replace(&mut ring.tail, at);
+        if tail == NOBODY {
+            ring.head = at;
+        } else {
+            self.table[tail as usize].next = at;
+        }
+        let stream = &mut self.table[at as usize];
+        stream.previous = tail;
+        stream.next = NOBODY;
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let Stream { next, previous, .. } = self.table[at as usize];
+        let ring = self.ring(at);
+        if ring.head == at {
+            ring.head = next;
+        }
+        if ring.tail == at {
+            ring.tail = previous;
+        }
+        if previous != NOBODY {
+            self.table[previous as usize].next = next;
+        }
+        if next != NOBODY {
+            self.table[next as usize].previous = previous;
+        }
+    }
+}

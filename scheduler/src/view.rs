@@ -1,0 +1,46 @@
+//! What a decision sees and says.
+
+use netchannel_units::{Bandwidth, Class};
+
+/// Name of a Channel. The scheduler keeps a table indexed by it: count from zero and reuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(pub u16);
+
+/// Name of a stream, the caller's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamKey(pub u64);
+
+/// A Channel as a decision sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelView {
+    /// Which one.
+    pub id: ChannelId,
+    /// It may take a data message now: alive, with a receive slot left at the peer.
+    pub usable: bool,
+    /// The class whose streams it carries; `None` is any.
+    pub class: Option<Class>,
+    /// Bytes posted and not completed.
+    pub outstanding: u64,
+    /// Bytes that congestion control still lets out.
+    pub window_left: u64,
+    /// Measured delivery rate; zero is unknown.
+    pub rate: Bandwidth,
+}
+
+impl ChannelView {
+    /// Whether it carries streams of `class`.
+    pub fn carries(&self, class: Class) -> bool {
+        self.class.is_none_or(|own| own == class)
+    }
+}
+
+/// The next piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Whose bytes.
+    pub stream: StreamKey,
+    /// Where they go.
+    pub channel: ChannelId,
+    /// How many, at least one.
+    pub bytes: u64,
+}
