@@ -170,7 +170,8 @@ impl Side {
         let request = ReceiveRequest { id: 0, local: self.slice(self.half, self.half) };
         // SAFETY: the memory lives as long as the queue pair, and the sink is read only after the
         // completion.
-        Ok(unsafe { self.pair.post_receive(&[request])? })
+        unsafe { self.pair.post_receive(&[request])? };
+        Ok(())
     }
 
     fn send(&mut self, operation: SendOperation, bytes: usize) -> Result<(), Failure> {
@@ -186,7 +187,8 @@ impl Side {
         };
         // SAFETY: the memory lives as long as the queue pair; the source is written again only
         // after an answer, the sink is read only after the completion.
-        Ok(unsafe { self.pair.post_send(&[request])? })
+        unsafe { self.pair.post_send(&[request])? };
+        Ok(())
     }
 
     /// Polls until a completion with this opcode; others must be of earlier SENDs.

@@ -50,9 +50,17 @@ pub struct QueuePair {
     raw: NonNull<ibv_qp>,
     number: u32,
     psn: u32,
-    connected: bool,
+    phase: Phase,
     sends: Poster<ibv_qp, ibv_send_wr>,
     receives: Poster<ibv_qp, ibv_recv_wr>,
+}
+
+/// What was asked of a queue pair; the device may have failed it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Made,
+    Connected,
+    Failed,
 }
 
 // SAFETY: the pointers name objects of libibverbs, which may be called from any thread, and
@@ -117,7 +125,7 @@ impl QueuePair {
             psn: random_psn(),
             owner,
             raw,
-            connected: false,
+            phase: Phase::Made,
             sends: Poster::new(post_send, limits),
             receives: Poster::new(post_receive, limits),
         };
@@ -182,8 +190,8 @@ impl crate::QueuePair for QueuePair {
     }
 
     fn connect(&mut self, peer: &Endpoint, options: &ConnectOptions) -> Result<(), Error> {
-        if self.connected {
-            let reason = "the queue pair is connected already".into();
+        if self.phase != Phase::Made {
+            let reason = "the queue pair was connected or failed before".into();
             return Err(Error::Invalid { operation: "connect", reason });
         }
         let timers = Timers::new(options)?;
@@ -197,7 +205,7 @@ impl crate::QueuePair for QueuePair {
         self.modify("ibv_modify_qp (ready to receive)", attr, mask).map_err(unreachable_peer)?;
         let (attr, mask) = connection::ready_to_send(self.psn, &peer, &device.limits, timers);
         self.modify("ibv_modify_qp (ready to send)", attr, mask)?;
-        self.connected = true;
+        self.phase = Phase::Connected;
         Ok(())
     }
 
@@ -223,7 +231,11 @@ impl crate::QueuePair for QueuePair {
 
     fn fail(&mut self) -> Result<(), Error> {
         let attr = ibv_qp_attr { qp_state: sys::IBV_QPS_ERR, ..ibv_qp_attr::default() };
-        self.modify("ibv_modify_qp (error)", attr, sys::IBV_QP_STATE)
+        // Also when it is in error already: rxe flushes a receive that was posted after the failure
+        // only on such a call.
+        self.modify("ibv_modify_qp (error)", attr, sys::IBV_QP_STATE)?;
+        self.phase = Phase::Failed;
+        Ok(())
     }
 
     fn max_inline(&self) -> u32 {
@@ -231,7 +243,7 @@ impl crate::QueuePair for QueuePair {
     }
 
     unsafe fn post_send(&mut self, requests: &[SendRequest]) -> Result<(), PostError> {
-        if !self.connected {
+        if self.phase != Phase::Connected {
             return Err(PostError { posted: 0, reason: PostFailure::WrongState });
         }
         // SAFETY: the queue pair is alive; the caller keeps the memory until completion.
@@ -242,6 +254,9 @@ impl crate::QueuePair for QueuePair {
         if self.owner.shared_receives.is_some() {
             let reason = PostFailure::Invalid("the queue pair takes from a shared receive queue");
             return Err(PostError { posted: 0, reason });
+        }
+        if self.phase == Phase::Failed {
+            return Err(PostError { posted: 0, reason: PostFailure::WrongState });
         }
         // SAFETY: the queue pair is alive; the caller keeps the memory until completion.
         unsafe { self.receives.post(self.raw.as_ptr(), requests) }
@@ -272,7 +287,7 @@ impl fmt::Debug for QueuePair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("rdma::QueuePair")
             .field("number", &self.number)
-            .field("connected", &self.connected)
+            .field("phase", &self.phase)
             .finish_non_exhaustive()
     }
 }
