@@ -1,0 +1,180 @@
+//! Bulk bytes one way: the receiver's application counts what it read.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use crate::spec::{Amount, Load};
+use crate::transport::Connection;
+
+/// Bytes between two looks at the clock: a look per 64-byte write would be most of its cost.
+const CLOCK_STEP: usize = 64 << 10;
+
+/// Bytes that an application read, and the time from the start to the end of the streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Bytes over all streams.
+    pub bytes: u64,
+    /// Time from the start to the end of the last stream.
+    pub elapsed: Duration,
+}
+
+impl Moved {
+    /// Gigabits (10^9) per second.
+    pub fn gbps(&self) -> f64 {
+        let seconds = self.elapsed.as_secs_f64();
+        if seconds > 0.0 { self.bytes as f64 * 8.0 / seconds / 1e9 } else { 0.0 }
+    }
+}
+
+/// Writes on every connection until the load's amount is reached, then finishes and closes them.
+pub fn send(connections: Vec<Box<dyn Connection>>, load: &Load) -> Result<Moved> {
+    per_thread(connections, |connection, _| send_one(connection, load))
+}
+
+/// Reads every connection to its end, then closes it.
+pub fn receive(connections: Vec<Box<dyn Connection>>, load: &Load) -> Result<Moved> {
+    per_thread(connections, |connection, stream| receive_one(connection, stream, load))
+}
+
+/// One thread per connection; the first on the caller's own.
+pub(crate) fn per_thread<T: Send + Merge>(
+    connections: Vec<Box<dyn Connection>>,
+    body: impl Fn(Box<dyn Connection>, usize) -> Result<T> + Sync,
+) -> Result<T> {
+    std::thread::scope(|scope| {
+        let body = &body;
+        let mut connections = connections.into_iter().enumerate();
+        let first = connections.next().ok_or_else(|| Error::Invalid("no stream".into()))?;
+        let others: Vec<_> = connections
+            .map(|(stream, connection)| scope.spawn(move || body(connection, stream)))
+            .collect();
+        let mut result = body(first.1, first.0);
+        for other in others {
+            let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result = result.and_then(|one| Ok(one.merge(other?)));
+        }
+        result
+    })
+}
+
+/// Results of several streams into one.
+pub(crate) trait Merge {
+    /// Both together.
+    fn merge(self, other: Self) -> Self;
+}
+
+impl Merge for Moved {
+    fn merge(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, elapsed: self.elapsed.max(other.elapsed) }
+    }
+}
+
+fn send_one(mut connection: Box<dyn Connection>, load: &Load) -> Result<Moved> {
+    let buffer = pattern(load.size);
+    let start = Instant::now();
+    let mut sent = 0u64;
+    let mut position = 0;
+    let mut until_clock = CLOCK_STEP;
+    loop {
+        let piece = load.write_size.min(load.size - position);
+        let written =
+            connection.write(&buffer[position..position + piece]).context("write to the stream")?;
+        if written == 0 {
+            return Err(Error::PeerGone(io::ErrorKind::WriteZero.into()));
+        }
+        sent += written as u64;
+        position = (position + written) % load.size;
+        let done = match load.amount {
+            Amount::Iterations(count) => sent >= count.saturating_mul(load.size as u64),
+            Amount::Duration(duration) => {
+                until_clock = until_clock.saturating_sub(written);
+                let look = until_clock == 0;
+                if look {
+                    until_clock = CLOCK_STEP;
+                }
+                look && start.elapsed() >= duration
+            }
+        };
+        if done {
+            break;
+        }
+    }
+    let moved = Moved { bytes: sent, elapsed: start.elapsed() };
+    connection.finish().context("finish the stream")?;
+    connection.close().context("close the stream")?;
+    Ok(moved)
+}
+
+fn receive_one(mut connection: Box<dyn Connection>, stream: usize, load: &Load) -> Result<Moved> {
+    // Really touched before the clock starts: the stack pays for its own pages only.
+    let mut buffer = vec![1; load.size];
+    let expected = load.verify.then(|| pattern(load.size));
+    let start = Instant::now();
+    let mut bytes = 0u64;
+    loop {
+        let read = connection.read(&mut buffer).context("read from the stream")?;
+        if read == 0 {
+            break;
+        }
+        if let Some(expected) = &expected {
+            check(&buffer[..read], expected, stream, bytes)?;
+        }
+        bytes += read as u64;
+    }
+    let elapsed = start.elapsed();
+    connection.close().context("close the stream")?;
+    Ok(Moved { bytes, elapsed })
+}
+
+/// Compares bytes that arrived from `offset` on with the pattern that repeats in the stream.
+fn check(mut arrived: &[u8], expected: &[u8], stream: usize, mut offset: u64) -> Result<()> {
+    while !arrived.is_empty() {
+        let from = (offset % expected.len() as u64) as usize;
+        let len = arrived.len().min(expected.len() - from);
+        if arrived[..len] != expected[from..from + len] {
+            let wrong = (0..len).find(|&i| arrived[i] != expected[from + i]).unwrap_or(0);
+            return Err(Error::Corrupted { stream, offset: offset + wrong as u64 });
+        }
+        arrived = &arrived[len..];
+        offset += len as u64;
+    }
+    Ok(())
+}
+
+/// An application's buffer, really filled: no two pages of it are alike.
+pub fn pattern(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..size)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_byte_is_found_where_it_is() {
+        let expected = pattern(1000);
+        let mut arrived = expected.repeat(3)[500..2300].to_vec();
+        assert!(check(&arrived, &expected, 0, 500).is_ok());
+        arrived[1234] ^= 1;
+        let error = check(&arrived, &expected, 7, 500).unwrap_err();
+        assert!(matches!(error, Error::Corrupted { stream: 7, offset: 1734 }), "{error}");
+    }
+
+    #[test]
+    fn rates_are_bits_per_second() {
+        let moved = Moved { bytes: 1_000_000_000, elapsed: Duration::from_secs(2) };
+        assert_eq!(moved.gbps(), 4.0);
+        assert_eq!(Moved::default().gbps(), 0.0);
+    }
+}

@@ -1,0 +1,30 @@
+//! Workloads that drive NetChannel, its peers and the machine's own limits in the same way.
+//!
+//! - [`spec`]: what a run is: stack, workload, sizes, settings.
+//! - [`transport`]: what a stack must offer to carry a workload.
+//! - [`tcp`]: kernel TCP, the baseline.
+//! - [`bandwidth`], [`latency`]: the workloads.
+//! - [`limit`]: what two processes of this machine can do without any stack.
+//! - [`child`]: processes of one's own program, for runs that need two.
+//! - [`control`], [`server`], [`client`]: two hosts agree on runs.
+//! - [`local`]: a server as another process of this host.
+//! - [`baseline`]: TCP and the limits prepared for comparison.
+//! - [`rounds`]: interleaved rounds, medians, paired ratios.
+//! - [`error`]: what may go wrong.
+
+pub mod bandwidth;
+pub mod baseline;
+pub mod child;
+pub mod client;
+pub mod control;
+pub mod error;
+pub mod latency;
+pub mod limit;
+pub mod local;
+pub mod rounds;
+pub mod server;
+pub mod spec;
+pub mod tcp;
+pub mod transport;
+
+pub use error::{Error, Result};

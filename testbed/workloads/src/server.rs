@@ -1,0 +1,66 @@
+//! The side that does what a client asks for: it reads bulk bytes and answers messages.
+
+use std::net::IpAddr;
+
+use crate::bandwidth::{self, Moved};
+use crate::control::{Conversation, Reply, Request, SideReport, VERSION};
+use crate::error::{Error, Result};
+use crate::latency;
+use crate::spec::{RunSpec, Tool};
+use crate::transport::Transport;
+
+/// Opens this side's end of the stack for a run; the second argument is the address at which the
+/// client reached this host.
+pub type Open<'a> = dyn Fn(&RunSpec, IpAddr) -> Result<Box<dyn Transport>> + 'a;
+
+/// Serves one client to the end of its conversation. A run that fails is told to the client and
+/// returned.
+pub fn serve(conversation: &mut Conversation, open: &Open<'_>) -> Result<()> {
+    let result = converse(conversation, open);
+    if let Err(error) = &result {
+        // The client may be gone; the error itself tells more than that.
+        let _ = conversation.say(&Reply::Failed(error.to_string()));
+    }
+    result
+}
+
+fn converse(conversation: &mut Conversation, open: &Open<'_>) -> Result<()> {
+    match conversation.hear()? {
+        Some(Request::Hello(VERSION)) => conversation.say(&Reply::Welcome(VERSION))?,
+        Some(Request::Hello(other)) => {
+            return Err(Error::Protocol(format!(
+                "the server speaks version {VERSION}, the client version {other}"
+            )));
+        }
+        Some(other) => return Err(Error::Protocol(format!("{other:?} before hello"))),
+        None => return Ok(()),
+    }
+    loop {
+        match conversation.hear()? {
+            Some(Request::Run(spec)) => {
+                let report = run(conversation, &spec, open)?;
+                conversation.say(&Reply::Done(report))?;
+            }
+            Some(other) => return Err(Error::Protocol(format!("{other:?}"))),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn run(conversation: &mut Conversation, spec: &RunSpec, open: &Open<'_>) -> Result<SideReport> {
+    spec.load.check()?;
+    let ip = conversation.local_address()?.ip();
+    let mut transport = open(spec, ip)?;
+    let address = transport.listen(ip)?;
+    conversation.say(&Reply::Ready(address))?;
+    let connections =
+        (0..spec.load.streams).map(|_| transport.accept()).collect::<Result<Vec<_>>>()?;
+    let moved = match spec.load.tool {
+        Tool::Bandwidth => bandwidth::receive(connections, &spec.load)?,
+        Tool::Latency => {
+            let bytes = latency::echo(connections, &spec.load)?;
+            Moved { bytes, ..Moved::default() }
+        }
+    };
+    Ok(SideReport { moved, counters: transport.close()? })
+}
