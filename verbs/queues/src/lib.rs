@@ -24,12 +24,14 @@
 //! | memory with [`Access::REMOTE_WRITE`](memory::Access) | its key is given to a peer | the region is closed, or every queue pair that could write it is in error and drained | no `&[u8]` and no `&mut [u8]` over it, ever: raw copies only |
 
 pub mod completion;
+pub mod conformance;
 pub mod context;
 pub mod device;
 pub mod error;
 pub mod memory;
 pub mod queue_pair;
 pub mod rdma;
+pub mod soft;
 pub mod work;
 
 pub use completion::CompletionQueue;

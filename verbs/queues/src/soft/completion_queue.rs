@@ -1,0 +1,120 @@
+//! Completion queues. The queue itself holds nothing: each queue pair keeps its completions in its own
+//! private state, and polling moves its bytes, matches its receives and takes them out.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::arm::Alarm;
+use super::device::locked;
+use super::queue_pair::Shared;
+use super::service::Service;
+use super::shared_memory_failed;
+use crate::error::Error;
+use crate::work::WorkCompletion;
+
+/// The part of a completion queue that its queue pairs keep.
+#[derive(Debug)]
+pub(super) struct Completions {
+    pub(super) alarm: Alarm,
+    queue_pairs: Mutex<Vec<Arc<Shared>>>,
+    /// Changes with `queue_pairs`.
+    version: AtomicU64,
+}
+
+impl Completions {
+    pub(super) fn add(&self, queue_pair: &Arc<Shared>) {
+        locked(&self.queue_pairs).push(queue_pair.clone());
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn remove(&self, number: u32) {
+        locked(&self.queue_pairs).retain(|queue_pair| queue_pair.number != number);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A completion queue of a NIC in memory.
+#[derive(Debug)]
+pub struct CompletionQueue {
+    pub(super) shared: Arc<Completions>,
+    /// A copy of `shared.queue_pairs` as of `version`, so that polling takes no lock for it.
+    queue_pairs: Vec<Arc<Shared>>,
+    version: u64,
+    /// Where the next poll begins, so that no queue pair starves the others.
+    next: usize,
+    _service: Arc<Service>,
+}
+
+impl CompletionQueue {
+    pub(super) fn new(service: &Arc<Service>) -> Result<Self, Error> {
+        let alarm = Alarm::new().map_err(shared_memory_failed("making a completion queue"))?;
+        let shared = Arc::new(Completions {
+            alarm,
+            queue_pairs: Mutex::default(),
+            version: AtomicU64::new(0),
+        });
+        service.device.add_completion_queue(&shared);
+        let _service = service.clone();
+        Ok(Self { shared, queue_pairs: Vec::new(), version: 0, next: 0, _service })
+    }
+
+    /// Like [`arm`](crate::CompletionQueue::arm), but messages wake only if their sender asked for it
+    /// ([`SendRequest::solicited`](crate::SendRequest)); failures always do.
+    pub fn arm_solicited(&mut self) {
+        self.arm_for(true);
+    }
+
+    fn arm_for(&mut self, solicited_only: bool) {
+        self.shared.alarm.arm(solicited_only);
+        self.refresh();
+        // Work that waits for its time is done by polling alone, so there is no sleeping on it.
+        if self.queue_pairs.iter().any(|queue_pair| queue_pair.is_delayed()) {
+            self.shared.alarm.notify();
+        }
+    }
+
+    #[inline]
+    fn refresh(&mut self) {
+        let version = self.shared.version.load(Ordering::Acquire);
+        if version != self.version {
+            self.queue_pairs.clone_from(&locked(&self.shared.queue_pairs));
+            self.version = version;
+        }
+    }
+}
+
+impl crate::CompletionQueue for CompletionQueue {
+    fn poll(&mut self, out: &mut [WorkCompletion]) -> Result<usize, Error> {
+        self.refresh();
+        let count = self.queue_pairs.len();
+        let mut found = 0;
+        for _ in 0..count {
+            if self.next >= count {
+                self.next = 0;
+            }
+            if found == out.len() {
+                break;
+            }
+            let queue_pair = &self.queue_pairs[self.next];
+            self.next += 1;
+            if queue_pair.needs_poll() {
+                found += queue_pair.poll(&self.shared, &mut out[found..]);
+            }
+        }
+        Ok(found)
+    }
+
+    fn arm(&mut self) -> Result<(), Error> {
+        self.arm_for(false);
+        Ok(())
+    }
+
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        self.shared.alarm.fd()
+    }
+
+    fn drain_events(&mut self) -> Result<(), Error> {
+        self.shared.alarm.drain().map_err(shared_memory_failed("draining completion events"))
+    }
+}

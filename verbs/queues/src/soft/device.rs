@@ -1,0 +1,161 @@
+//! What all objects of an opened device share.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use netchannel_shared_memory::wake::Wake;
+use netchannel_units::Bandwidth;
+
+use super::completion_queue::Completions;
+use super::options::SoftOptions;
+use super::protocol::Token;
+use super::queue_pair::Shared;
+use super::random::Random;
+use super::region::RegionTable;
+use crate::context::AsyncEvent;
+use crate::device::{Capabilities, DeviceAttributes, LinkLayer, PortAttributes, Provider};
+use crate::error::Error;
+
+/// Largest message: the RDMA standard's 1 GiB.
+pub(super) const MAX_MESSAGE: u32 = 1 << 30;
+/// Requests per queue; a queue's private entries are a few hundred bytes each.
+pub(super) const MAX_WORK_REQUESTS: u32 = 1 << 14;
+const MAX_COMPLETIONS: u32 = 1 << 22;
+const MAX_QUEUE_PAIRS: u32 = 1 << 14;
+/// Queue pair numbers have 24 bits, as on the wire of RoCE.
+const NUMBERS: u32 = (1 << 24) - 1;
+
+/// The shared part of a device: no thread, so that objects may keep it.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) attributes: DeviceAttributes,
+    pub(super) options: SoftOptions,
+    /// Abstract name of the socket of the service thread.
+    pub(super) name: Vec<u8>,
+    pub(super) regions: RegionTable,
+    queue_pairs: Mutex<HashMap<u32, Weak<Shared>>>,
+    completion_queues: Mutex<Vec<Weak<Completions>>>,
+    events: Mutex<VecDeque<AsyncEvent>>,
+    pub(super) event_wake: Wake,
+    next_number: AtomicU32,
+    random: Mutex<Random>,
+    /// Sources that were changed before their request was executed (deferred mode).
+    pub(super) violations: AtomicU64,
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Device {
+    pub(super) fn new(options: SoftOptions, name: Vec<u8>) -> Result<Self, Error> {
+        let mut random = Random::new(options.seed);
+        let event_wake =
+            Wake::new().map_err(super::shared_memory_failed("making an eventfd for events"))?;
+        Ok(Self {
+            attributes: attributes(&options),
+            name,
+            regions: RegionTable::new(random.next())?,
+            queue_pairs: Mutex::default(),
+            completion_queues: Mutex::default(),
+            events: Mutex::default(),
+            event_wake,
+            next_number: AtomicU32::new(random.next() as u32),
+            random: Mutex::new(random),
+            violations: AtomicU64::new(0),
+            options,
+        })
+    }
+
+    /// A queue pair number that is not in use.
+    pub(super) fn new_number(&self) -> u32 {
+        let taken = locked(&self.queue_pairs);
+        loop {
+            let number = self.next_number.fetch_add(1, Ordering::Relaxed) & NUMBERS;
+            // 0 and 1 are the special queue pairs of InfiniBand.
+            if number > 1 && !taken.contains_key(&number) {
+                return number;
+            }
+        }
+    }
+
+    pub(super) fn new_seed(&self) -> u64 {
+        locked(&self.random).next()
+    }
+
+    pub(super) fn add_queue_pair(&self, queue_pair: &Arc<Shared>) {
+        locked(&self.queue_pairs).insert(queue_pair.number, Arc::downgrade(queue_pair));
+    }
+
+    pub(super) fn remove_queue_pair(&self, number: u32) {
+        locked(&self.queue_pairs).remove(&number);
+    }
+
+    /// The queue pair of this number, if the token proves that its bearer may know it.
+    pub(super) fn queue_pair(&self, number: u32, token: &Token) -> Option<Arc<Shared>> {
+        let queue_pair = locked(&self.queue_pairs).get(&number)?.upgrade()?;
+        (queue_pair.token == *token).then_some(queue_pair)
+    }
+
+    pub(super) fn add_completion_queue(&self, queue: &Arc<Completions>) {
+        let mut queues = locked(&self.completion_queues);
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(queue));
+    }
+
+    /// Wakes every sleeper: something changed that they shall look at.
+    pub(super) fn wake_all(&self) {
+        fence(Ordering::SeqCst);
+        for queue in locked(&self.completion_queues).iter().filter_map(Weak::upgrade) {
+            queue.alarm.notify_if_armed();
+        }
+    }
+
+    pub(super) fn raise(&self, event: AsyncEvent) {
+        locked(&self.events).push_back(event);
+        // It fails only for a descriptor that is not an eventfd, and ours is one.
+        let _ = self.event_wake.notify();
+    }
+
+    pub(super) fn next_event(&self) -> Option<AsyncEvent> {
+        let mut events = locked(&self.events);
+        let event = events.pop_front();
+        if events.is_empty() {
+            let _ = self.event_wake.drain();
+        }
+        event
+    }
+}
+
+/// What a device opened with these options is and can do.
+pub(super) fn attributes(options: &SoftOptions) -> DeviceAttributes {
+    DeviceAttributes {
+        name: options.name.clone(),
+        provider: Provider::Soft,
+        description: if options.deferred {
+            format!("NIC in memory, deferred execution, seed {}", options.seed)
+        } else {
+            "NIC in memory".into()
+        },
+        max_queue_pairs: MAX_QUEUE_PAIRS,
+        max_work_requests: MAX_WORK_REQUESTS,
+        max_completions: MAX_COMPLETIONS,
+        max_shared_receives: MAX_WORK_REQUESTS,
+        max_slices: crate::work::MAX_SLICES as u32,
+        max_region: 1 << 40,
+        max_message: MAX_MESSAGE,
+        max_inline: options.inline_limit(),
+        capabilities: Capabilities { shared_receive_queue: true, ..Capabilities::default() },
+        port: PortAttributes {
+            number: 1,
+            active: true,
+            mtu: 4096,
+            rate: Bandwidth::ZERO,
+            link_layer: LinkLayer::Memory,
+            gid: None,
+            reason: "the memory of this host is the only port".into(),
+            interface: None,
+        },
+    }
+}

@@ -1,0 +1,53 @@
+//! The NIC in memory: queue pairs between threads and between processes of one host, without any
+//! device. No thread plays the NIC: the poster's core moves the bytes, and the receiver's poll
+//! matches them with its receives. Semantics, error semantics too, are those of a reliable connection
+//! on a real NIC.
+//!
+//! - [`context`]: the device, opened; [`options`]: how it is opened; [`clock`]: its time.
+//! - `queue_pair`: the state machine over `send` (executes requests) and `receive` (matches them).
+//! - `wire_ring`: one direction of a queue pair in shared memory; `arm`: waking sleepers.
+//! - `region`: registered memory and its keys; `peer`, `remote_access`: reaching a peer's memory.
+//! - `completion_queue`, `shared_receive`: the queues.
+//! - `service`: the set-up thread, and `protocol`: what it says to those of other devices.
+//!
+//! Objects that share a completion queue are meant to be used by one thread at a time. They are sound
+//! when they are not: each queue pair's private state is behind an uncontended `lock`.
+
+pub mod clock;
+pub mod context;
+pub mod options;
+
+mod anonymous;
+mod arm;
+mod completion_queue;
+mod device;
+mod gather;
+mod lock;
+mod peer;
+mod protocol;
+mod queue_pair;
+mod random;
+mod receive;
+mod region;
+mod remote_access;
+mod send;
+mod service;
+mod shared_receive;
+mod wire_ring;
+
+pub use clock::Clock;
+pub use completion_queue::CompletionQueue;
+pub use context::{Context, attributes};
+pub use options::SoftOptions;
+pub use queue_pair::QueuePair;
+pub use region::MemoryRegion;
+pub use shared_receive::SharedReceiveQueue;
+
+use crate::error::Error;
+
+/// For `map_err`: `operation` failed in the shared-memory layer.
+fn shared_memory_failed(
+    operation: &'static str,
+) -> impl Fn(netchannel_shared_memory::Error) -> Error + Copy {
+    move |error| Error::Os { operation, source: std::io::Error::other(error), hint: "" }
+}

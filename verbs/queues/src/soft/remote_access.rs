@@ -1,0 +1,66 @@
+//! From a peer's key and address to a place in this process.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::peer::RemoteRegion;
+use super::queue_pair::Shared;
+use super::region::index_of;
+use crate::memory::Access;
+use crate::work::Status;
+
+/// Entries of the cache of one queue pair: slabs of a session that are in use at the same time.
+const ENTRIES: usize = 64;
+
+/// The regions that a queue pair reached last, so that the map of the peer (and its lock) is asked
+/// once per region.
+#[derive(Debug)]
+pub(super) struct RegionCache {
+    entries: Box<[Option<Arc<RemoteRegion>>]>,
+}
+
+impl Default for RegionCache {
+    fn default() -> Self {
+        Self { entries: vec![None; ENTRIES].into_boxed_slice() }
+    }
+}
+
+impl RegionCache {
+    /// Where the peer's bytes are mapped here.
+    ///
+    /// The pointer is good until the next call, which may unmap the region.
+    #[inline]
+    pub(super) fn locate(
+        &mut self,
+        qp: &Shared,
+        key: u32,
+        address: u64,
+        len: u64,
+        right: Access,
+    ) -> Result<NonNull<u8>, Status> {
+        if len == 0 {
+            // Nothing is touched, so nothing is checked (InfiniBand specification, C9-88).
+            return Ok(NonNull::dangling());
+        }
+        let peer = qp.peer().ok_or(Status::LocalOperation)?;
+        let entry = &mut self.entries[index_of(key) % ENTRIES];
+        if peer.is_dead() {
+            return Err(Status::RetryExceeded);
+        }
+        if !peer.is_valid(key) {
+            peer.forget(key);
+            *entry = None;
+            return Err(Status::RemoteAccess);
+        }
+        let region = match entry {
+            Some(region) if region.key == key => region,
+            _ => entry.insert(peer.region(qp.peer_number(), qp.peer_token(), key)?),
+        };
+        region.locate(address, len, right).ok_or(Status::RemoteAccess)
+    }
+
+    /// Lets go of all mappings.
+    pub(super) fn clear(&mut self) {
+        self.entries.fill(None);
+    }
+}

@@ -1,0 +1,257 @@
+//! The set-up thread of a device: it takes rings and questions from peers and notices when they hang
+//! up. It sleeps in `epoll_wait` otherwise and has no part in moving data.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use netchannel_shared_memory::passing;
+use netchannel_shared_memory::wake::Wake;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::device::{Device, locked};
+use super::options::SoftOptions;
+use super::peer::Peer;
+use super::protocol::{MAX_MESSAGE, Reply, Request};
+use super::queue_pair::Attachment;
+use super::{random, shared_memory_failed};
+use crate::error::Error;
+
+/// Peers that connect at once.
+const BACKLOG: i32 = 1024;
+/// Descriptors in one message at most: a ring and two times two of a queue.
+const MAX_FDS: usize = 5;
+
+const LISTENER: u64 = 0;
+const STOP: u64 = 1;
+const FIRST: u64 = 2;
+
+/// A device with its thread; the thread ends when the last object of the device has gone.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) device: Arc<Device>,
+    shared: Arc<Sockets>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Sockets {
+    epoll: OwnedFd,
+    stop: Wake,
+    stopping: AtomicBool,
+    peers: Mutex<Peers>,
+}
+
+#[derive(Debug, Default)]
+struct Peers {
+    by_name: HashMap<Vec<u8>, Weak<Peer>>,
+    by_id: HashMap<u64, Weak<Peer>>,
+    next_id: u64,
+}
+
+/// Marks the epoll data of sockets that we opened.
+const OURS: u64 = 1 << 63;
+
+fn os(operation: &'static str) -> impl FnOnce(Errno) -> Error {
+    move |errno| Error::errno(operation, errno.raw_os_error())
+}
+
+impl Service {
+    pub(super) fn start(options: SoftOptions) -> Result<Self, Error> {
+        let token = random::token().map_err(|source| Error::Os {
+            operation: "reading /dev/urandom",
+            source,
+            hint: "",
+        })?;
+        let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("netchannel-soft-{}-{token}", std::process::id()).into_bytes();
+        let listener = listen(&name)?;
+        let device = Arc::new(Device::new(options, name)?);
+        let sockets = Arc::new(Sockets {
+            epoll: epoll::create(CreateFlags::CLOEXEC).map_err(os("epoll_create1"))?,
+            stop: Wake::new().map_err(shared_memory_failed("making an eventfd"))?,
+            stopping: AtomicBool::new(false),
+            peers: Mutex::default(),
+        });
+        sockets.watch(listener.as_fd(), LISTENER, EventFlags::IN)?;
+        sockets.watch(sockets.stop.fd(), STOP, EventFlags::IN)?;
+        let worker = Worker {
+            device: device.clone(),
+            sockets: sockets.clone(),
+            listener,
+            connections: HashMap::new(),
+            next: FIRST,
+        };
+        let thread = std::thread::Builder::new()
+            .name("soft-nic".into())
+            .spawn(move || worker.run())
+            .map_err(|source| Error::Os { operation: "starting a thread", source, hint: "" })?;
+        Ok(Self { device, shared: sockets, thread: Some(thread) })
+    }
+
+    /// The device of this name, connected to once for all queue pairs.
+    pub(super) fn peer(&self, name: &[u8]) -> Result<Arc<Peer>, Error> {
+        let mut peers = locked(&self.shared.peers);
+        if let Some(peer) = peers.by_name.get(name).and_then(Weak::upgrade)
+            && !peer.is_dead()
+        {
+            return Ok(peer);
+        }
+        peers.by_name.retain(|_, peer| peer.strong_count() > 0);
+        peers.by_id.retain(|_, peer| peer.strong_count() > 0);
+        let peer = Arc::new(Peer::connect(name)?);
+        let id = OURS | peers.next_id;
+        peers.next_id += 1;
+        // Only a hang-up is waited for; the answers are read by those who ask.
+        self.shared.watch(peer.socket(), id, EventFlags::RDHUP | EventFlags::ET)?;
+        peers.by_name.insert(name.to_vec(), Arc::downgrade(&peer));
+        peers.by_id.insert(id, Arc::downgrade(&peer));
+        Ok(peer)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        let _ = self.shared.stop.notify();
+        if let Some(thread) = self.thread.take() {
+            // The worker never panics; if it did, its sockets are closed all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Sockets {
+    fn watch(&self, fd: BorrowedFd<'_>, data: u64, flags: EventFlags) -> Result<(), Error> {
+        epoll::add(&self.epoll, fd, EventData::new_u64(data), flags).map_err(os("epoll_ctl"))
+    }
+}
+
+fn listen(name: &[u8]) -> Result<OwnedFd, Error> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(os("socket"))?;
+    let address = SocketAddrUnix::new_abstract_name(name).map_err(os("naming a socket"))?;
+    rustix::net::bind(&socket, &address).map_err(os("bind"))?;
+    rustix::net::listen(&socket, BACKLOG).map_err(os("listen"))?;
+    Ok(socket)
+}
+
+struct Worker {
+    device: Arc<Device>,
+    sockets: Arc<Sockets>,
+    listener: OwnedFd,
+    connections: HashMap<u64, OwnedFd>,
+    next: u64,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(64);
+        while !self.sockets.stopping.load(Ordering::Acquire) {
+            events.clear();
+            match epoll::wait(
+                &self.sockets.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                None,
+            ) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    tracing::error!(%errno, "the soft NIC cannot wait for its peers any more");
+                    return;
+                }
+            }
+            for event in &events {
+                self.on_event(event);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        match event.data.u64() {
+            STOP => {}
+            LISTENER => self.on_connection(),
+            id if id & OURS != 0 => self.on_hang_up(id),
+            id => self.on_request(id),
+        }
+    }
+
+    fn on_connection(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else {
+            // Out of descriptors, most likely: let the others have the processor before a retry.
+            std::thread::sleep(Duration::from_millis(1));
+            return;
+        };
+        if self.sockets.watch(socket.as_fd(), self.next, EventFlags::IN).is_ok() {
+            self.connections.insert(self.next, socket);
+        }
+        self.next += 1;
+    }
+
+    fn on_hang_up(&self, id: u64) {
+        let peer = locked(&self.sockets.peers).by_id.get(&id).and_then(Weak::upgrade);
+        if let Some(peer) = peer {
+            peer.mark_dead();
+            self.device.wake_all();
+        }
+    }
+
+    /// Answers one request; a peer that hung up or does not keep to the protocol is dropped.
+    fn on_request(&mut self, id: u64) {
+        let Some(socket) = self.connections.get(&id) else { return };
+        let mut bytes = [0; MAX_MESSAGE];
+        let received =
+            passing::receive_with_fds_within(socket.as_fd(), &mut bytes, MAX_FDS, Duration::ZERO);
+        let answered = received.ok().and_then(|(len, fds)| {
+            let (sequence, request) = Request::decode(&bytes[..len])?;
+            self.answer(socket.as_fd(), sequence, &request, fds)
+        });
+        if answered.is_none() {
+            self.connections.remove(&id);
+        }
+    }
+
+    fn answer(
+        &self,
+        socket: BorrowedFd<'_>,
+        sequence: u32,
+        request: &Request,
+        fds: Vec<OwnedFd>,
+    ) -> Option<()> {
+        let send = |reply: &Reply, fds: &[BorrowedFd<'_>]| {
+            passing::send_with_fds_within(socket, &reply.encode(), fds, Duration::ZERO).ok()
+        };
+        let granted = Reply { sequence, ..Reply::default() };
+        let refused = Reply { refused: 1, ..granted };
+        match *request {
+            Request::Hello => send(&granted, &[self.device.regions.keys_fd()]),
+            Request::Attach { number, token } => {
+                let attached = self.device.queue_pair(number, &token).is_some_and(|queue_pair| {
+                    Attachment::from_fds(fds).is_some_and(|ring| queue_pair.attach(ring))
+                });
+                send(if attached { &granted } else { &refused }, &[])
+            }
+            Request::Map { number, token, key } => {
+                let known = self.device.queue_pair(number, &token).is_some();
+                match self.device.regions.export(key).filter(|_| known) {
+                    Some(region) => {
+                        let reply = Reply {
+                            base: region.base,
+                            len: region.len,
+                            access: region.access.bits(),
+                            ..granted
+                        };
+                        send(&reply, &[region.fd.as_fd()])
+                    }
+                    None => send(&refused, &[]),
+                }
+            }
+        }
+    }
+}

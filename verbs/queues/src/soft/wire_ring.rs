@@ -1,0 +1,460 @@
+//! The wire of one direction of a queue pair: a ring of slots and a ring of payload bytes in one
+//! sealed memfd. The receiver makes it; one sender and one receiver use it.
+//!
+//! ```text
+//! 0     receiver's line:  progress u64 (slots consumed), refusal u32
+//! 128   sender's line:    writing u32, retries u32
+//! 4096  slots of 64 bytes: word 0 (lap | kind | flags), word 1 (length | immediate),
+//!                          word 2 (message length), up to 40 bytes of payload or the arrival time
+//! then  payload bytes of messages above 40 bytes, in order, each segment on a line of its own
+//! ```
+//!
+//! A slot is published by the release-store of its word 0, whose lap number tells it from the slot of
+//! the last turn; the receiver looks at that word alone, so that a small message costs one cache-line
+//! transfer. `progress` gives slots and the payload bytes named by them back to the sender.
+//!
+//! Neither side believes the other: what is read is copied to private memory first, then checked, and
+//! offsets are masked; rubbish ends the connection, nothing else.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use netchannel_shared_memory as shared;
+use shared::memory::{Mapping, SharedMemory};
+
+use super::gather::Cursor;
+
+/// Slots of a ring: enough for the work requests that are in flight within one poll pass.
+const SLOTS: u32 = 512;
+/// Payload bytes of a ring: with slots and private state it stays in a 1 MiB second-level cache.
+const PAYLOAD: u32 = 256 * 1024;
+/// Bytes of one segment at most: a quarter of the ring, so that both sides copy at the same time.
+pub(super) const SEGMENT: u32 = PAYLOAD / 4;
+/// Bytes that travel in the slot itself.
+pub(super) const IN_SLOT: u32 = 40;
+
+const LINE: u64 = 64;
+const PROGRESS: usize = 0;
+const REFUSAL: usize = 8;
+const WRITING: usize = 128;
+const RETRIES: usize = 132;
+const SLOTS_AT: usize = 4096;
+const DATA_IN_SLOT: usize = 24;
+
+/// What a slot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A segment of a SEND.
+    Send,
+    /// The sender broke a rule of remote access: the receiver's queue pair fails too.
+    Violation,
+    /// Rubbish.
+    Unknown,
+}
+
+impl Kind {
+    fn from_wire(value: u8) -> Self {
+        match value {
+            1 => Self::Send,
+            2 => Self::Violation,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn to_wire(self) -> u8 {
+        match self {
+            Self::Send => 1,
+            Self::Violation => 2,
+            Self::Unknown => 0,
+        }
+    }
+}
+
+/// Flags of a slot.
+pub(super) mod flag {
+    pub(crate) const FIRST: u8 = 1;
+    pub(crate) const LAST: u8 = 2;
+    pub(crate) const IMMEDIATE: u8 = 4;
+    pub(crate) const SOLICITED: u8 = 8;
+    /// The sender, if it sleeps, is to be woken when this slot was consumed: for a completion, or
+    /// because the ring is half full and requests may wait for room.
+    pub(crate) const NOTIFY: u8 = 16;
+    /// The slot holds an arrival time instead of payload.
+    pub(crate) const TIMED: u8 = 32;
+}
+
+/// Why the receiver takes no more slots: the fate of the first message not consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its receive was too short.
+    TooShort,
+    /// No receive was posted for too long.
+    NotReady,
+    /// The queue pair is in error or destroyed.
+    Gone,
+    /// The receiver could not execute it (or wrote rubbish here).
+    Failed,
+}
+
+impl Refusal {
+    fn from_wire(value: u32) -> Option<Self> {
+        match value {
+            0 => None,
+            1 => Some(Self::TooShort),
+            2 => Some(Self::NotReady),
+            3 => Some(Self::Gone),
+            _ => Some(Self::Failed),
+        }
+    }
+
+    fn to_wire(self) -> u32 {
+        match self {
+            Self::TooShort => 1,
+            Self::NotReady => 2,
+            Self::Gone => 3,
+            Self::Failed => 4,
+        }
+    }
+}
+
+/// A slot, copied to private memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) kind: Kind,
+    pub(super) flags: u8,
+    /// Bytes of this segment.
+    pub(super) len: u32,
+    pub(super) immediate: u32,
+    /// Bytes of the whole message.
+    pub(super) total: u32,
+    /// Not to be seen before; nanoseconds, zero if the link has no model.
+    pub(super) arrival: u64,
+}
+
+impl Slot {
+    pub(super) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn in_slot(&self) -> bool {
+        self.len <= IN_SLOT && !self.has(flag::TIMED)
+    }
+}
+
+/// The peer wrote something that no NIC writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rubbish;
+
+/// The memory of a ring, mapped.
+#[derive(Debug)]
+pub(super) struct Ring {
+    map: Mapping,
+    memory: SharedMemory,
+    base: NonNull<u8>,
+}
+
+// SAFETY: `base` points into `map`, which is `Send` and `Sync`; words are accessed atomically, payload
+// by raw copies.
+unsafe impl Send for Ring {}
+// SAFETY: as above.
+unsafe impl Sync for Ring {}
+
+const RING_BYTES: usize = SLOTS_AT + SLOTS as usize * LINE as usize + PAYLOAD as usize;
+
+impl Ring {
+    pub(super) fn create() -> Result<Self, shared::Error> {
+        Self::new(SharedMemory::create("netchannel-wire", RING_BYTES)?)
+    }
+
+    pub(super) fn from_fd(fd: OwnedFd) -> Result<Self, shared::Error> {
+        Self::new(SharedMemory::from_fd(fd, RING_BYTES)?)
+    }
+
+    fn new(memory: SharedMemory) -> Result<Self, shared::Error> {
+        let map = memory.map()?;
+        let base = map.as_ptr();
+        Ok(Self { map, memory, base })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.memory.fd()
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &Mapping {
+        &self.map
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset + 4 <= self.map.len() && offset.is_multiple_of(4));
+        // SAFETY: callers pass one of the constants above, all aligned and below `RING_BYTES`, the
+        // length of the mapping; the page begins aligned.
+        unsafe { self.base.add(offset).cast().as_ref() }
+    }
+
+    /// Slots consumed, by the receiver.
+    fn progress(&self) -> &AtomicU64 {
+        // SAFETY: as in `word`; the offset is a multiple of 8.
+        unsafe { self.base.add(PROGRESS).cast().as_ref() }
+    }
+
+    /// Why the receiver takes nothing more, if so.
+    pub(super) fn refusal(&self, ordering: Ordering) -> Option<Refusal> {
+        Refusal::from_wire(self.word(REFUSAL).load(ordering))
+    }
+
+    /// Refuses everything from the slot `progress` on; the first reason stays.
+    pub(super) fn refuse(&self, why: Refusal) {
+        let word = self.word(REFUSAL);
+        if word.load(Ordering::Relaxed) == 0 {
+            // Release: whoever sees it sees the final progress.
+            word.store(why.to_wire(), Ordering::Release);
+        }
+    }
+
+    /// Non-zero while the sender copies into memory of the receiver.
+    pub(super) fn writing(&self) -> &AtomicU32 {
+        self.word(WRITING)
+    }
+
+    /// One more than the receiver-not-ready retries of the sender; zero before it connected.
+    pub(super) fn retries(&self) -> &AtomicU32 {
+        self.word(RETRIES)
+    }
+
+    #[inline]
+    fn slot(&self, position: u64) -> &[AtomicU64; 8] {
+        let index = (position % u64::from(SLOTS)) as usize;
+        // SAFETY: `index` is below `SLOTS`, so the slot lies in the mapping; 64-byte aligned.
+        unsafe { self.base.add(SLOTS_AT + index * LINE as usize).cast().as_ref() }
+    }
+
+    #[inline]
+    fn slot_data(&self, position: u64) -> NonNull<u8> {
+        let index = (position % u64::from(SLOTS)) as usize;
+        // SAFETY: inside of the slot, see `slot`.
+        unsafe { self.base.add(SLOTS_AT + index * LINE as usize + DATA_IN_SLOT) }
+    }
+
+    /// The payload bytes from `position` on that are contiguous, at most `len`.
+    #[inline]
+    fn payload(&self, position: u64, len: u32) -> (NonNull<u8>, u32) {
+        let offset = (position % u64::from(PAYLOAD)) as u32;
+        let len = len.min(PAYLOAD - offset);
+        let start = SLOTS_AT + SLOTS as usize * LINE as usize + offset as usize;
+        // SAFETY: `offset + len <= PAYLOAD`, the size of the area at the end of the mapping.
+        (unsafe { self.base.add(start) }, len)
+    }
+
+    /// Whether the slot at `position` has been published. Relaxed: a hint.
+    #[inline]
+    pub(super) fn published(&self, position: u64) -> bool {
+        self.slot(position)[0].load(Ordering::Relaxed) as u32 == lap(position)
+    }
+}
+
+/// The number that marks the slots of one turn; never zero, so fresh memory is unpublished.
+#[inline]
+fn lap(position: u64) -> u32 {
+    (position / u64::from(SLOTS)) as u32 | 0x8000_0000
+}
+
+#[inline]
+fn lines(len: u32) -> u64 {
+    u64::from(len).next_multiple_of(LINE)
+}
+
+/// The sender's private state.
+#[derive(Debug)]
+pub(super) struct Sender {
+    /// Slots published.
+    next: u64,
+    /// Slots consumed, as last read and checked.
+    consumed: u64,
+    /// Payload bytes written and given back.
+    tail: u64,
+    head: u64,
+    /// `tail` after each slot that is not consumed yet.
+    ends: Box<[u64]>,
+}
+
+impl Sender {
+    pub(super) fn new() -> Self {
+        let ends = vec![0; SLOTS as usize].into_boxed_slice();
+        Self { next: 0, consumed: 0, tail: 0, head: 0, ends }
+    }
+
+    /// Slots published.
+    pub(super) fn published(&self) -> u64 {
+        self.next
+    }
+
+    /// Slots consumed when last looked at.
+    pub(super) fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// Reads the receiver's progress.
+    #[inline]
+    pub(super) fn refresh(&mut self, ring: &Ring) -> Result<(), Rubbish> {
+        // Acquire: the receiver's reads of what it gives back come before our next writes there.
+        let progress = ring.progress().load(Ordering::Acquire);
+        if progress == self.consumed {
+            return Ok(());
+        }
+        if progress < self.consumed || progress > self.next {
+            return Err(Rubbish);
+        }
+        self.consumed = progress;
+        self.head = self.ends[((progress - 1) % u64::from(SLOTS)) as usize];
+        Ok(())
+    }
+
+    /// Whether a segment of `len` bytes fits now. One slot stays free for a violation.
+    #[inline]
+    pub(super) fn has_room(&self, len: u32) -> bool {
+        self.next - self.consumed < u64::from(SLOTS) - 1
+            && (len <= IN_SLOT || self.tail - self.head + lines(len) <= u64::from(PAYLOAD))
+    }
+
+    /// Whoever waits for room waits for at most a quarter of the ring, so the last slot before it
+    /// was pushed with this true.
+    #[inline]
+    fn is_half_full(&self) -> bool {
+        self.next - self.consumed >= u64::from(SLOTS / 2)
+            || self.tail - self.head >= u64::from(PAYLOAD / 2)
+    }
+
+    /// Publishes a slot with `slot.len` bytes from `source`. There must be room: see `has_room`, with
+    /// `IN_SLOT + 1` for timed slots.
+    #[inline]
+    pub(super) fn push(&mut self, ring: &Ring, slot: &Slot, source: &mut Cursor<'_>) {
+        let words = ring.slot(self.next);
+        if slot.in_slot() {
+            // SAFETY: the 40 data bytes of a slot that the receiver has given back (or never had), and
+            // `len` is at most 40; the cursor's slices hold `total >= len` bytes (its creator's word).
+            unsafe { source.copy_out(ring.slot_data(self.next), slot.len) };
+        } else {
+            let mut done = 0;
+            while done < slot.len {
+                let (target, len) = ring.payload(self.tail + u64::from(done), slot.len - done);
+                // SAFETY: `len` contiguous bytes of the payload area, free by `has_room`.
+                unsafe { source.copy_out(target, len) };
+                done += len;
+            }
+            self.tail += lines(slot.len);
+            if slot.has(flag::TIMED) {
+                words[3].store(slot.arrival, Ordering::Relaxed);
+            }
+        }
+        self.ends[(self.next % u64::from(SLOTS)) as usize] = self.tail;
+        words[1].store(u64::from(slot.len) | u64::from(slot.immediate) << 32, Ordering::Relaxed);
+        words[2].store(u64::from(slot.total), Ordering::Relaxed);
+        let mut flags = slot.flags;
+        if self.is_half_full() {
+            flags |= flag::NOTIFY;
+        }
+        let head = u64::from(lap(self.next))
+            | u64::from(slot.kind.to_wire()) << 32
+            | u64::from(flags) << 40;
+        // Release: the payload, and WRITEs made before, are visible to who sees the slot.
+        words[0].store(head, Ordering::Release);
+        self.next += 1;
+    }
+}
+
+/// The receiver's private state.
+#[derive(Debug, Default)]
+pub(super) struct Receiver {
+    /// Slots consumed.
+    next: u64,
+    /// Payload position of the next segment.
+    head: u64,
+    /// Progress that the sender can see, and the payload position that goes with it.
+    shown: u64,
+    shown_head: u64,
+}
+
+impl Receiver {
+    /// Slots consumed.
+    #[inline]
+    pub(super) fn consumed(&self) -> u64 {
+        self.next
+    }
+
+    /// The next slot, if it has been published.
+    #[inline]
+    pub(super) fn peek(&self, ring: &Ring) -> Result<Option<Slot>, Rubbish> {
+        let words = ring.slot(self.next);
+        // Acquire: pairs with the release-store in `push`.
+        let head = words[0].load(Ordering::Acquire);
+        if head as u32 != lap(self.next) {
+            return Ok(None);
+        }
+        let sizes = words[1].load(Ordering::Relaxed);
+        let mut slot = Slot {
+            kind: Kind::from_wire((head >> 32) as u8),
+            flags: (head >> 40) as u8,
+            len: sizes as u32,
+            immediate: (sizes >> 32) as u32,
+            total: words[2].load(Ordering::Relaxed) as u32,
+            arrival: 0,
+        };
+        if slot.len > SEGMENT || slot.len > slot.total {
+            return Err(Rubbish);
+        }
+        if slot.has(flag::TIMED) {
+            slot.arrival = words[3].load(Ordering::Relaxed);
+        }
+        Ok(Some(slot))
+    }
+
+    /// Copies the payload of `slot`, which `peek` returned last, to `target`.
+    #[inline]
+    pub(super) fn copy(&self, ring: &Ring, slot: &Slot, target: &mut Cursor<'_>) {
+        if slot.in_slot() {
+            // SAFETY: `len <= 40` bytes of the slot; the cursor's slices have room for the message
+            // (checked by the caller against its total).
+            unsafe { target.copy_in(ring.slot_data(self.next), slot.len) };
+            return;
+        }
+        let mut done = 0;
+        while done < slot.len {
+            let (source, len) = ring.payload(self.head + u64::from(done), slot.len - done);
+            // SAFETY: `len` contiguous bytes of the payload area; the cursor as above. The sender may
+            // write to them meanwhile if it is hostile: mixed bytes in the receive buffer, no more.
+            unsafe { target.copy_in(source, len) };
+            done += len;
+        }
+    }
+
+    /// Steps over `slot`, which `peek` returned last.
+    #[inline]
+    pub(super) fn advance(&mut self, slot: &Slot) {
+        if !slot.in_slot() {
+            self.head += lines(slot.len);
+        }
+        self.next += 1;
+    }
+
+    /// What was consumed and not yet given back is worth a store to the shared line.
+    #[inline]
+    pub(super) fn owes_much(&self) -> bool {
+        self.next - self.shown >= u64::from(SLOTS / 4)
+            || self.head - self.shown_head >= u64::from(PAYLOAD / 8)
+    }
+
+    /// Gives consumed slots back; whether there were any.
+    #[inline]
+    pub(super) fn show(&mut self, ring: &Ring) -> bool {
+        if self.shown == self.next {
+            return false;
+        }
+        self.shown = self.next;
+        self.shown_head = self.head;
+        // Release: our reads of the payload come before the sender's next writes there.
+        ring.progress().store(self.next, Ordering::Release);
+        true
+    }
+}
