@@ -366,9 +366,9 @@ fn unusable_endpoints_are_refused() {
     let good = right.pair.endpoint();
     let mut unreachable = good.clone();
     // The network for documentation, 192.0.2.0/24: no route leads there.
-    unreachable.0[28..].copy_from_slice(&[192, 0, 2, 1]);
+    unreachable.0[32..].copy_from_slice(&[192, 0, 2, 1]);
     let mut infiniband = good.clone();
-    infiniband.0[3] = 1;
+    infiniband.0[5] = 1;
     for bad in [Endpoint(vec![]), Endpoint(vec![9; 300]), infiniband, unreachable] {
         let error = left.pair.connect(&bad, &options).unwrap_err();
         assert!(matches!(error, Error::BadEndpoint { .. }), "{error}");

@@ -1,29 +1,27 @@
 //! The bytes of an [`Endpoint`] of this provider.
 //!
-//! Version 1, RC; integers are big-endian:
+//! Version 1, 36 bytes, integers big-endian:
 //!
 //! | offset | bytes | field | values |
 //! |---|---|---|---|
-//! | 0 | 1 | provider | 1: rdma |
-//! | 1 | 1 | version of this layout | 1 |
-//! | 2 | 1 | transport service | 1: RC |
-//! | 3 | 1 | link layer | 1: InfiniBand, 2: Ethernet (RoCE v2) |
-//! | 4 | 4 | queue pair number | 24 bits, not 0 |
-//! | 8 | 4 | first packet sequence number it sends | 24 bits |
-//! | 12 | 2 | LID | 0 on Ethernet |
-//! | 14 | 1 | path MTU | 1: 256, 2: 512, 3: 1024, 4: 2048, 5: 4096 bytes |
-//! | 15 | 1 | READs that it executes at a time | 0: it refuses them |
-//! | 16 | 16 | GID | all zero: none (InfiniBand only) |
-//!
-//! 32 bytes; another length is another version.
+//! | 0 | 4 | provider and version | `rdm1` |
+//! | 4 | 1 | transport service | 1: RC |
+//! | 5 | 1 | link layer | 1: InfiniBand, 2: Ethernet (RoCE v2) |
+//! | 6 | 1 | path MTU | 1: 256, 2: 512, 3: 1024, 4: 2048, 5: 4096 bytes |
+//! | 7 | 1 | READs that it executes at a time | 0: it refuses them |
+//! | 8 | 4 | queue pair number | 24 bits, not 0 |
+//! | 12 | 4 | first packet sequence number that it sends | 24 bits |
+//! | 16 | 2 | LID | 0 on Ethernet |
+//! | 18 | 2 | reserved | 0 |
+//! | 20 | 16 | GID | all zero: none (InfiniBand only) |
 
 use crate::error::Error;
 use crate::queue_pair::Endpoint;
 
-const PROVIDER_RDMA: u8 = 1;
-const VERSION: u8 = 1;
+/// Provider and version.
+const TAG: [u8; 4] = *b"rdm1";
 const SERVICE_RC: u8 = 1;
-const LEN: usize = 32;
+const LEN: usize = 36;
 /// Queue pair numbers and packet sequence numbers have 24 bits.
 pub(super) const MAX_24_BITS: u32 = 0x00ff_ffff;
 
@@ -71,54 +69,51 @@ pub(super) struct RcEndpoint {
 impl RcEndpoint {
     pub(super) fn encode(&self) -> Endpoint {
         let mut bytes = Vec::with_capacity(LEN);
-        bytes.extend_from_slice(&[PROVIDER_RDMA, VERSION, SERVICE_RC, self.link_layer]);
+        bytes.extend_from_slice(&TAG);
+        bytes.extend_from_slice(&[SERVICE_RC, self.link_layer, self.mtu.0, self.reads]);
         bytes.extend_from_slice(&self.number.to_be_bytes());
         bytes.extend_from_slice(&self.psn.to_be_bytes());
         bytes.extend_from_slice(&self.lid.to_be_bytes());
-        bytes.extend_from_slice(&[self.mtu.0, self.reads]);
+        bytes.extend_from_slice(&[0, 0]);
         bytes.extend_from_slice(&self.gid);
         Endpoint(bytes)
     }
 
     pub(super) fn parse(endpoint: &Endpoint) -> Result<Self, Error> {
         let refuse = |reason: String| Error::BadEndpoint { reason };
-        match endpoint.0.as_slice() {
-            [PROVIDER_RDMA, VERSION, ..] => {}
-            [PROVIDER_RDMA, version, ..] => {
-                return Err(refuse(format!("version {version}; this side speaks {VERSION}")));
-            }
-            [other, ..] => {
-                return Err(refuse(format!("it is of provider {other}, not of an RDMA device")));
-            }
-            [] => return Err(refuse("it is empty".into())),
+        let bytes = endpoint.0.as_slice();
+        if !bytes.starts_with(&TAG) {
+            let tag = bytes.get(..TAG.len()).unwrap_or(bytes).escape_ascii();
+            return Err(refuse(format!("it begins with `{tag}`, not `{}`", TAG.escape_ascii())));
         }
-        let bytes: &[u8; LEN] = endpoint.0.as_slice().try_into().map_err(|_| {
-            refuse(format!("{} bytes, version {VERSION} has {LEN}", endpoint.0.len()))
-        })?;
-        let word = |at: usize| {
-            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
+        let bytes: &[u8; LEN] = bytes
+            .try_into()
+            .map_err(|_| refuse(format!("it has {} bytes, not {LEN}", bytes.len())))?;
+        let half = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        let word = |at: usize| u32::from(half(at)) << 16 | u32::from(half(at + 2));
+        let [service, link_layer, mtu, reads] = [bytes[4], bytes[5], bytes[6], bytes[7]];
 
-        if bytes[2] != SERVICE_RC {
-            return Err(refuse(format!("transport service {} is not RC", bytes[2])));
+        if service != SERVICE_RC {
+            return Err(refuse(format!("transport service {service} is not RC")));
         }
-        let link_layer = bytes[3];
         if !matches!(link_layer, INFINIBAND | ETHERNET) {
             return Err(refuse(format!("unknown link layer {link_layer}")));
         }
-        let (number, psn) = (word(4), word(8));
+        let mtu = PathMtu::from_code(mtu.into())
+            .ok_or_else(|| refuse(format!("unknown path MTU code {mtu}")))?;
+        let (number, psn) = (word(8), word(12));
         if number == 0 || number > MAX_24_BITS || psn > MAX_24_BITS {
             return Err(refuse(format!("queue pair {number} or sequence number {psn}")));
         }
-        let mtu = PathMtu::from_code(bytes[14].into())
-            .ok_or_else(|| refuse(format!("unknown path MTU code {}", bytes[14])))?;
-        let mut gid = [0; 16];
-        gid.copy_from_slice(&bytes[16..]);
-        if link_layer == ETHERNET && gid == [0; 16] {
-            return Err(refuse("no GID, which Ethernet needs".into()));
+        if half(18) != 0 {
+            return Err(refuse("reserved bytes are not 0".into()));
         }
-        let lid = u16::from_be_bytes([bytes[12], bytes[13]]);
-        Ok(Self { link_layer, number, psn, lid, mtu, reads: bytes[15], gid })
+        let mut gid = [0; 16];
+        gid.copy_from_slice(&bytes[20..]);
+        if link_layer == ETHERNET && gid == [0; 16] {
+            return Err(refuse("it has no GID, which Ethernet needs".into()));
+        }
+        Ok(Self { link_layer, number, psn, lid: half(16), mtu, reads, gid })
     }
 }
 
@@ -182,7 +177,8 @@ mod tests {
             reads: 16,
             gid: [9; 16],
         };
-        let mut expected = vec![1, 1, 1, 2, 0, 1, 2, 3, 0, 4, 5, 6, 7, 8, 5, 16];
+        let mut expected = b"rdm1".to_vec();
+        expected.extend([1, 2, 5, 16, 0, 1, 2, 3, 0, 4, 5, 6, 7, 8, 0, 0]);
         expected.extend([9; 16]);
         assert_eq!(endpoint.encode().0, expected);
     }
