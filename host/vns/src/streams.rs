@@ -348,6 +348,14 @@ impl Streams {
         self.retire(id);
     }
 
+    /// Refuses a stream that the peer opened, instead of giving it to an application: the opener
+    /// sees RESET and STOP with `code` and never OPENED.
+    pub fn refuse(&mut self, id: StreamId, code: u32) {
+        self.with(id, |s| s.owed = s.owed & !Owed::OPENED);
+        self.reset(id, code);
+        self.release(id, code);
+    }
+
     // --- memory ---
 
     /// A slab of remote-writable memory for windows of this session.
