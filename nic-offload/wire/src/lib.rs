@@ -15,6 +15,8 @@ pub mod frame;
 pub mod fuzzing;
 pub mod kind;
 mod layout;
+#[doc(hidden)]
+pub mod samples;
 
 pub use decode::{Frames, parse};
 pub use encode::{DATA_OVERHEAD, MAX_DATA, MessageDraft, MessageWriter};

@@ -129,8 +129,9 @@ const HOST_NAME: RangeInclusive<u64> = 0..=255;
 const KEEPALIVE: RangeInclusive<u64> = 50..=60_000;
 /// Milliseconds.
 const DEATH_TIMEOUT: RangeInclusive<u64> = 100..=600_000;
-/// Two slots are reserved for control frames, so one Channel has at least three.
-const SLOTS: RangeInclusive<u64> = 3..=1 << 20;
+/// Two slots are reserved for control and two are the least that data can work with; more than the
+/// most would let a peer make this side keep too much.
+const SLOTS: RangeInclusive<u64> = 4..=1 << 16;
 /// Bytes.
 const SLOT_BYTES: RangeInclusive<u64> = 256..=1 << 24;
 
