@@ -1,0 +1,21 @@
+//! The NetDriver: what binds Channels to queue pairs.
+//!
+//! A [`Group`] is a receive queue, two completion queues and the Channels on them; it is used by
+//! one thread at a time. Messages are drafted frame by frame in a Channel's send slot and leave in
+//! one post list: the WRITEs of bulk bytes first, then the SEND that announces them.
+//!
+//! - [`group`]: the group and its poll.
+//! - [`rc_channel`]: one Channel over a reliable connection.
+//! - [`receive_slots`]: memory and bookkeeping of the shared receive queue.
+//! - [`offload_plan`]: what the device does and what the host does.
+
+pub mod error;
+pub mod group;
+pub mod offload_plan;
+pub mod rc_channel;
+pub mod receive_slots;
+
+pub use error::DriverError;
+pub use group::{ChannelKey, Event, Group, GroupConfig};
+pub use offload_plan::{PlanRow, Worker, offload_plan};
+pub use rc_channel::{RcChannel, Source};
