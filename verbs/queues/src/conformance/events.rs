@@ -1,6 +1,143 @@
+//! Sleeping on a completion queue.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use super::Check;
-use crate::Context;
+use super::bench::{Chance, PATIENCE, Pair, Side, ensure, expect_success, request, say};
+use crate::work::SendOperation;
+use crate::{CompletionQueue as _, Context};
 
 pub(super) fn checks<C: Context>() -> Vec<(&'static str, Check<C>)> {
-    vec![]
+    vec![
+        ("events: an armed queue wakes, others do not", arm),
+        ("events: a SEND that completes wakes its sender", wakes_sender),
+        ("events: a receive posted late wakes too", late_receive),
+        ("events: two sleepers never miss one another", ping_pong),
+    ]
+}
+
+fn readable(fd: BorrowedFd<'_>, wait: Duration) -> Result<bool, String> {
+    let timeout = Timespec::try_from(wait).map_err(say("timeout"))?;
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&timeout)).map(|ready| ready > 0).map_err(say("poll(2)"))
+}
+
+const MOMENT: Duration = Duration::from_millis(20);
+
+fn arm<C: Context>(a: &C, b: &C) -> Result<(), String> {
+    let mut pair = Pair::new(a, b)?;
+    for id in 0..4 {
+        pair.b.receive(id, &[pair.b.slice(0, 8)])?;
+    }
+    let ping = request(10, SendOperation::Send, &[pair.a.slice(0, 8)]);
+    pair.a.send(ping)?;
+    expect_success(&pair.wait_b(0)?)?;
+    ensure!(!readable(pair.b.queue.event_fd(), MOMENT)?, "an event without arming");
+    for id in 1..4 {
+        pair.b.queue.arm().map_err(say("arm"))?;
+        pair.b.poll()?;
+        ensure!(!pair.b.has_seen(), "a completion from nowhere");
+        ensure!(!readable(pair.b.queue.event_fd(), MOMENT)?, "an event without a completion");
+        pair.a.send(ping)?;
+        while pair.a.take(10).is_none() {
+            // The sender's NIC may need its polls; the sleeper gets none.
+            pair.a.poll()?;
+            if readable(pair.b.queue.event_fd(), Duration::from_millis(1))? {
+                break;
+            }
+        }
+        ensure!(readable(pair.b.queue.event_fd(), PATIENCE)?, "no event for a message");
+        pair.b.queue.drain_events().map_err(say("drain_events"))?;
+        expect_success(&pair.wait_b(id)?)?;
+        ensure!(!readable(pair.b.queue.event_fd(), MOMENT)?, "drained, and still readable");
+    }
+    Ok(())
+}
+
+fn wakes_sender<C: Context>(a: &C, b: &C) -> Result<(), String> {
+    let mut pair = Pair::new(a, b)?;
+    pair.a.send(request(1, SendOperation::Send, &[pair.a.slice(0, 8)]))?;
+    pair.poll_for(Duration::from_millis(2))?;
+    pair.a.queue.arm().map_err(say("arm"))?;
+    pair.a.poll()?;
+    ensure!(!pair.a.has_seen(), "it completed without a receive");
+    pair.b.receive(2, &[pair.b.slice(0, 8)])?;
+    for _ in 0..PATIENCE.as_millis() {
+        pair.b.poll()?;
+        if readable(pair.a.queue.event_fd(), Duration::from_millis(1))? {
+            return expect_success(&pair.wait_a(1)?);
+        }
+    }
+    Err("no event for a completed SEND".into())
+}
+
+fn late_receive<C: Context>(a: &C, b: &C) -> Result<(), String> {
+    let mut pair = Pair::new(a, b)?;
+    pair.a.send(request(1, SendOperation::Send, &[pair.a.slice(0, 8)]))?;
+    pair.poll_for(Duration::from_millis(2))?;
+    pair.b.queue.arm().map_err(say("arm"))?;
+    pair.b.poll()?;
+    pair.b.receive(2, &[pair.b.slice(0, 8)])?;
+    ensure!(readable(pair.b.queue.event_fd(), PATIENCE)?, "no event");
+    expect_success(&pair.wait_b(2)?)
+}
+
+const ROUNDS: u64 = 300;
+
+/// Waits as the trait's documentation says: arm, poll once more, sleep, drain.
+fn sleep_until<C: Context>(side: &mut Side<C>, id: u64) -> Result<(), String> {
+    loop {
+        side.poll()?;
+        if let Some(completion) = side.take(id) {
+            return expect_success(&completion);
+        }
+        side.queue.arm().map_err(say("arm"))?;
+        if side.poll()? > 0 {
+            continue;
+        }
+        ensure!(readable(side.queue.event_fd(), PATIENCE)?, "request {id}: no event in time");
+        side.queue.drain_events().map_err(say("drain_events"))?;
+    }
+}
+
+fn play<C: Context>(side: &mut Side<C>, begins: bool) -> Result<(), String> {
+    let mut chance = Chance::new(u64::from(begins));
+    let ping = request(1_000_000, SendOperation::Send, &[side.slice(0, 8)]);
+    let turn = |side: &mut Side<C>| {
+        side.send(ping)?;
+        sleep_until(side, ping.id)
+    };
+    if begins {
+        turn(side)?;
+    }
+    for round in 0..ROUNDS {
+        sleep_until(side, round)?;
+        side.receive(round + 8, &[side.slice(64, 64)])?;
+        // Sometimes late enough for the other to fall asleep, sometimes in the middle of it.
+        for _ in 0..chance.below(2000) {
+            std::hint::spin_loop();
+        }
+        if round + 1 < ROUNDS || !begins {
+            turn(side)?;
+        }
+    }
+    Ok(())
+}
+
+fn ping_pong<C: Context>(a: &C, b: &C) -> Result<(), String> {
+    let Pair { mut a, mut b } = Pair::new(a, b)?;
+    for side in [&mut a, &mut b] {
+        for id in 0..8 {
+            side.receive(id, &[side.slice(64, 64)])?;
+        }
+    }
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| play(&mut b, false));
+        let ours = play(&mut a, true);
+        let others = other.join().map_err(|_| "a thread panicked".to_owned())?;
+        ours.and(others)
+    })
 }

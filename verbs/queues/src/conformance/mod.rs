@@ -29,7 +29,6 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::Context;
-use bench::Pair;
 
 /// What came out of one check.
 #[derive(Clone, Debug)]

@@ -237,6 +237,9 @@ impl SendSide {
             SendOperation::SendWithImmediate(value) => {
                 self.send(attachment, request, slices, Some(value), done)
             }
+            _ if attachment.ring.refusal(Ordering::Acquire).is_some() => {
+                Execution::Failed(Status::RetryExceeded)
+            }
             SendOperation::Write { address, key } => {
                 let len = local.bytes();
                 let target =
@@ -253,9 +256,6 @@ impl SendSide {
                     Ok(source) => source,
                     Err(status) => return Execution::Failed(status),
                 };
-                if attachment.ring.refusal(Ordering::Acquire).is_some() {
-                    return Execution::Failed(Status::RetryExceeded);
-                }
                 // SAFETY: `locate` found `len` readable bytes, the cursor has `len` bytes that the
                 // poster gave away and whose keys were checked.
                 unsafe { Cursor::new(slices, 0).copy_in(source, len as u32) };
@@ -356,7 +356,7 @@ impl SendSide {
     /// Completes what the peer has matched. An error is the status of the request in front.
     #[inline]
     pub(super) fn reap(&mut self, qp: &Shared) -> Result<(), Status> {
-        if self.outstanding.is_empty() {
+        if !self.has_requests() {
             return Ok(());
         }
         let Some(attachment) = qp.attachment() else { return Ok(()) };
