@@ -72,6 +72,7 @@ impl MessageDraft {
     /// # Errors
     /// [`NoRoom`] if the rest of the buffer is too short, or the message already has 65,535
     /// frames, or a Data frame carries more than [`MAX_DATA`] bytes; nothing was appended.
+    #[inline]
     pub fn push(&mut self, buffer: &mut [u8], frame: &Frame<'_>) -> Result<(), NoRoom> {
         debug_assert!(is_sound(frame), "the peer would refuse {frame:?}");
         let stream = frame.stream();
@@ -138,6 +139,7 @@ impl MessageDraft {
     ///
     /// # Errors
     /// As [`push`](Self::push).
+    #[inline]
     pub fn push_data<'b>(
         &mut self,
         buffer: &'b mut [u8],
@@ -176,6 +178,7 @@ impl MessageDraft {
         len
     }
 
+    #[inline]
     fn append<B: IntoBytes + Immutable>(
         &mut self,
         buffer: &mut [u8],
@@ -188,6 +191,7 @@ impl MessageDraft {
 
     /// Head and body of a frame, and `tail` bytes left as they are. The caller has checked that
     /// body and tail fit into a 16-bit length.
+    #[inline]
     fn append_with_tail<B: IntoBytes + Immutable>(
         &mut self,
         buffer: &mut [u8],
