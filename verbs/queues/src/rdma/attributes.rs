@@ -16,6 +16,7 @@ use super::endpoint::PathMtu;
 use super::{library, port, queue_pair};
 use crate::device::{Capabilities, DeviceAttributes, Provider};
 use crate::error::Error;
+use crate::work::MAX_SLICES;
 
 /// PCI vendor of the NICs that libmlx5 drives.
 const VENDOR_MELLANOX: u32 = 0x02c9;
@@ -31,11 +32,14 @@ pub(super) struct Limits {
     pub(super) link_layer: u8,
     pub(super) lid: u16,
     pub(super) global_route: bool,
+    pub(super) gid_index: Option<u8>,
     pub(super) mtu: PathMtu,
     /// READs that a queue pair executes for its peer at a time.
     pub(super) reads_served: u8,
     /// READs that a queue pair has outstanding.
     pub(super) reads_issued: u8,
+    /// Slices per request of a shared receive queue.
+    pub(super) shared_slices: u32,
 }
 
 /// Asks for everything.
@@ -60,9 +64,11 @@ pub(super) fn query(
         link_layer: choice.port.link_layer,
         lid: choice.port.lid,
         global_route: choice.port.global_route,
+        gid_index: choice.gid.as_ref().map(|gid| gid.index),
         mtu: choice.mtu,
         reads_served: reads(basic.max_qp_rd_atom),
         reads_issued: reads(basic.max_qp_init_rd_atom),
+        shared_slices: count(basic.max_srq_sge).min(MAX_SLICES as u32),
     };
     let attributes = DeviceAttributes {
         description: describe(&name, &basic),

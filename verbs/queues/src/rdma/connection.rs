@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::attributes::Limits;
 use super::bindings::{self as sys, ibv_qp_attr};
 use super::endpoint::{ETHERNET, RcEndpoint};
-use crate::device::PortAttributes;
 use crate::error::Error;
 use crate::queue_pair::ConnectOptions;
 
@@ -74,7 +73,7 @@ fn receiver_not_ready(time: Duration) -> Option<u8> {
 pub(super) fn ready_to_receive(
     peer: &RcEndpoint,
     limits: &Limits,
-    port: &PortAttributes,
+    port: u8,
     timers: Timers,
     options: &ConnectOptions,
 ) -> (ibv_qp_attr, sys::ibv_qp_attr_mask) {
@@ -90,15 +89,15 @@ pub(super) fn ready_to_receive(
     let path = &mut attr.ah_attr;
     path.dlid = peer.lid;
     path.sl = options.service_level;
-    path.port_num = port.number;
-    if let Some(gid) = port.gid
+    path.port_num = port;
+    if let Some(gid_index) = limits.gid_index
         && (limits.global_route || peer.lid == 0)
     {
         // The flow label stays 0: the UDP source port then comes from both queue pair numbers,
         // which spreads the queue pairs of two hosts over the paths between them.
         path.is_global = 1;
         path.grh.dgid.raw = peer.gid;
-        path.grh.sgid_index = u8::try_from(gid.index).unwrap_or(u8::MAX);
+        path.grh.sgid_index = gid_index;
         path.grh.hop_limit = HOP_LIMIT;
         path.grh.traffic_class = options.traffic_class;
     }

@@ -35,6 +35,9 @@ pub(super) const ETHERNET: u8 = 2;
 pub(super) struct PathMtu(u8);
 
 impl PathMtu {
+    /// 1024 bytes: fits into an Ethernet MTU of 1500, for devices that say nothing we know.
+    pub(super) const DEFAULT: Self = Self(3);
+
     /// From the code that devices use (1 to 5).
     pub(super) fn from_code(code: u32) -> Option<Self> {
         u8::try_from(code).ok().filter(|code| (1..=5).contains(code)).map(Self)

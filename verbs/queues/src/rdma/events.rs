@@ -92,10 +92,11 @@ fn translate(raw: &ibv_async_event, port: u8) -> Option<AsyncEvent> {
         sys::IBV_EVENT_QP_LAST_WQE_REACHED => AsyncEvent::LastReceiveReached(queue_pair()),
         sys::IBV_EVENT_CQ_ERR => {
             // SAFETY: events of completion queues carry a valid queue until they are
-            // acknowledged; its context is the `Broken` of the owner, which outlives it.
-            unsafe {
-                (*(*raw.element.cq).cq_context.cast::<Broken>()).store(true, Ordering::Release)
-            };
+            // acknowledged; its context is null or the `Broken` of the owner, which outlives it.
+            let broken = unsafe { (*raw.element.cq).cq_context.cast::<Broken>().as_ref() };
+            if let Some(broken) = broken {
+                broken.store(true, Ordering::Release);
+            }
             AsyncEvent::Unknown(sys::IBV_EVENT_CQ_ERR)
         }
         other => AsyncEvent::Unknown(other),

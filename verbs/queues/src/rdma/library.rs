@@ -85,6 +85,14 @@ mod tests {
     }
 
     #[test]
+    fn libmlx5_is_optional() {
+        let installed = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"]
+            .iter()
+            .any(|folder| std::path::Path::new(folder).join(MLX5_LIBRARY).exists());
+        assert!(mlx5().is_some() || !installed, "{MLX5_LIBRARY} is there but cannot be used");
+    }
+
+    #[test]
     fn answers_become_errors() {
         assert!(check("ibv_x", 0).is_ok());
         assert_eq!(check("ibv_x", 12).unwrap_err().raw_os_error(), Some(12));

@@ -34,7 +34,7 @@ pub(super) struct PortFacts {
 /// A valid entry of a port's GID table.
 #[derive(Clone, Debug)]
 pub(super) struct GidFacts {
-    pub(super) index: u32,
+    pub(super) index: u8,
     pub(super) value: [u8; 16],
     /// As the device numbers it (`IBV_GID_TYPE_*`).
     pub(super) kind: u32,
@@ -61,9 +61,7 @@ pub(super) fn query(device: &OpenDevice, ports: u8) -> Result<Vec<PortFacts>, Er
             active: attr.state == sys::IBV_PORT_ACTIVE,
             link_layer: attr.link_layer,
             lid: attr.lid,
-            mtu: PathMtu::from_code(attr.active_mtu).or(PathMtu::from_bytes(1024)).ok_or_else(
-                || Error::Invalid { operation: "ibv_query_port", reason: "no MTU".into() },
-            )?,
+            mtu: PathMtu::from_code(attr.active_mtu).unwrap_or(PathMtu::DEFAULT),
             rate: rate(attr.active_width, attr.active_speed),
             max_message: attr.max_msg_sz,
             global_route: attr.link_layer == ETHERNET
@@ -74,10 +72,11 @@ pub(super) fn query(device: &OpenDevice, ports: u8) -> Result<Vec<PortFacts>, Er
     }
     for entry in gid_table(device, table_len)? {
         let port = facts.iter_mut().find(|port| u32::from(port.number) == entry.port_num);
-        if let Some(port) = port {
+        // Connections name a GID by 8 bits (`ibv_global_route::sgid_index`).
+        if let (Some(port), Ok(index)) = (port, u8::try_from(entry.gid_index)) {
             // SAFETY: every bit pattern is a valid array of bytes.
             let value = unsafe { entry.gid.raw };
-            port.gids.push(GidFacts { index: entry.gid_index, value, kind: entry.gid_type });
+            port.gids.push(GidFacts { index, value, kind: entry.gid_type });
         }
     }
     Ok(facts)
@@ -140,7 +139,7 @@ pub(super) fn choose(mut ports: Vec<PortFacts>, options: &OpenOptions) -> Result
 
     let (gid, why_gid) = match options.gid_index {
         Some(index) => {
-            let asked = port.gids.iter().find(|gid| gid.index == index).cloned();
+            let asked = port.gids.iter().find(|gid| u32::from(gid.index) == index).cloned();
             let port = port.number;
             (
                 Some(asked.ok_or_else(|| invalid(format!("no GID {index} on port {port}")))?),
@@ -252,7 +251,7 @@ impl Choice {
                 ETHERNET => LinkLayer::Ethernet,
                 other => LinkLayer::Unknown(other.into()),
             },
-            gid: self.gid.as_ref().map(|gid| Gid { index: gid.index, value: gid.value }),
+            gid: self.gid.as_ref().map(|gid| Gid { index: gid.index.into(), value: gid.value }),
             reason: self.reason.clone(),
             interface: self.gid.as_ref().and_then(|gid| interface(device, port.number, gid.index)),
         }
@@ -260,7 +259,7 @@ impl Choice {
 }
 
 /// Name of the network interface whose address the GID is.
-fn interface(device: &str, port: u8, gid: u32) -> Option<String> {
+fn interface(device: &str, port: u8, gid: u8) -> Option<String> {
     let path = format!("/sys/class/infiniband/{device}/ports/{port}/gid_attrs/ndevs/{gid}");
     let name = fs::read_to_string(path).ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
@@ -293,7 +292,7 @@ mod tests {
 
     fn choice(ports: Vec<PortFacts>) -> (u8, Option<u32>, String) {
         let choice = choose(ports, &OpenOptions::default()).unwrap();
-        (choice.port.number, choice.gid.map(|gid| gid.index), choice.reason)
+        (choice.port.number, choice.gid.map(|gid| gid.index.into()), choice.reason)
     }
 
     #[test]

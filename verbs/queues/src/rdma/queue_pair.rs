@@ -199,7 +199,7 @@ impl crate::QueuePair for QueuePair {
         let device = &self.owner.device;
         connection::check_reachable(&peer, &device.limits)?;
 
-        let port = &device.attributes.port;
+        let port = device.attributes.port.number;
         let (attr, mask) =
             connection::ready_to_receive(&peer, &device.limits, port, timers, options);
         self.modify("ibv_modify_qp (ready to receive)", attr, mask).map_err(unreachable_peer)?;

@@ -11,7 +11,7 @@ use super::device::{Device, warn_if_failed};
 use super::library;
 use super::work::RequestLimits;
 use crate::error::{Error, PostError};
-use crate::work::{MAX_SLICES, ReceiveRequest};
+use crate::work::ReceiveRequest;
 
 const EBUSY: i32 = 16;
 
@@ -71,7 +71,7 @@ impl SharedReceiveQueue {
         let Some(post) = (unsafe { (*device.context()).ops.post_srq_recv }) else {
             return Err(device.unsupported("post to shared receive queues"));
         };
-        let slices = device.attributes.max_slices.min(MAX_SLICES as u32);
+        let slices = device.limits.shared_slices;
         let mut attr = ibv_srq_init_attr {
             attr: ibv_srq_attr { max_wr: capacity, max_sge: slices, srq_limit: 0 },
             ..ibv_srq_init_attr::default()
