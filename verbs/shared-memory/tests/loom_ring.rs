@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use loom::cell::UnsafeCell;
 use loom::sync::Notify;
 use loom::thread;
 use netchannel_shared_memory::ring::{Consumer, Descriptor, HeapRing, Producer, PushError};
@@ -96,6 +97,38 @@ fn one_slot_is_used_again_only_after_its_release() {
 #[test]
 fn two_slots_wrap_around() {
     loom::model(|| wraps_around(2, 3));
+}
+
+/// Plain memory that each slot stands for, as payload buffers are: loom reports a write that does not come
+/// after the last read. (The slots themselves would not show a release that comes too early, because
+/// loom never runs a load after a later store.)
+#[test]
+fn a_release_hands_over_what_the_slot_stands_for() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = sides::<u64>(1);
+        let payload = Arc::new(UnsafeCell::new(0));
+        let buffer = Arc::clone(&payload);
+        let sender = thread::spawn(move || {
+            for value in 1..=2 {
+                while producer.free_slots().unwrap() == 0 {
+                    thread::yield_now();
+                }
+                // SAFETY: loom checks that nobody else is at it.
+                buffer.with_mut(|buffer| unsafe { *buffer = value });
+                producer.push(value).unwrap();
+                producer.publish();
+            }
+        });
+        for value in 1..=2 {
+            while consumer.pop().unwrap().is_none() {
+                thread::yield_now();
+            }
+            // SAFETY: loom checks that nobody writes meanwhile.
+            assert_eq!(payload.with(|payload| unsafe { *payload }), value);
+            consumer.release();
+        }
+        sender.join().unwrap();
+    });
 }
 
 // One word suffices here, and keeps the number of interleavings down: what is modelled is the sleeping.
