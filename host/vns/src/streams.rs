@@ -446,10 +446,17 @@ impl Streams {
         }
     }
 
-    /// A frame for a stream that is not in the table: late if it was there once.
-    fn on_stray(&self, id: StreamId) -> Result<Placement, ProtocolError> {
+    /// A frame for a stream that is not in the table: late if it was there once. A window that
+    /// arrives late goes back at once, or the peer would keep it for ever.
+    fn on_stray(&mut self, id: StreamId, frame: &Frame<'_>) -> Result<Placement, ProtocolError> {
         let known = if self.is_ours(id) { id.0 < self.next_id } else { self.seen.contains(id) };
-        if known { Ok(Placement::None) } else { Err(ProtocolError::UnknownStream(id)) }
+        if !known {
+            return Err(ProtocolError::UnknownStream(id));
+        }
+        if let Frame::Window { grant, .. } = *frame {
+            self.stray_returns.push_back((id, grant));
+        }
+        Ok(Placement::None)
     }
 
     fn on_open(
