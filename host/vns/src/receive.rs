@@ -399,7 +399,7 @@ impl ReceiveHalf {
         limits: ReceiveLimits,
         pool: &mut WindowPool,
     ) -> bool {
-        if self.older.is_some() || self.discard || self.state != ReceiveState::Open {
+        if self.older.is_some() || !self.wants_more() {
             return false;
         }
         let wanted = (backlog.next_power_of_two().trailing_zeros() as u8)
@@ -417,6 +417,16 @@ impl ReceiveHalf {
         true
     }
 
+    /// Whether bytes are to come that were not promised yet. FIN may overtake the bytes it ends.
+    fn wants_more(&self) -> bool {
+        let more = match self.state {
+            ReceiveState::Open => true,
+            ReceiveState::FinalKnown(end) => self.limit < end,
+            ReceiveState::Complete(_) | ReceiveState::Reset(_) => false,
+        };
+        more && !self.discard
+    }
+
     fn credit_limit(&self, limits: ReceiveLimits) -> StreamOffset {
         match self.current {
             Some(window) => self.consumed.max(window.from) + window.lease.size(),
@@ -427,12 +437,12 @@ impl ReceiveHalf {
     /// Whether the peer should hear of new credit: when a quarter of the window is to be had, or
     /// when it can send nothing without it.
     pub fn credit_due(&self, limits: ReceiveLimits) -> bool {
-        if self.discard || self.state != ReceiveState::Open {
+        if !self.wants_more() {
             return false;
         }
         let new = self.credit_limit(limits).saturating_since(self.limit);
         let size = self.current.map_or(limits.eager, |w| w.lease.size());
-        new >= size / 4 || (new > 0 && self.received >= self.limit)
+        new > 0 && (new >= size / 4 || self.received >= self.limit)
     }
 
     /// Raises the limit as far as it goes and returns it.
