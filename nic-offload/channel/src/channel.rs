@@ -304,7 +304,8 @@ impl<T> Channel<T> {
     }
 
     /// The NIC completed message `sequence` (low 32 bits) and with it every earlier one. Stale
-    /// numbers are ignored.
+    /// numbers are ignored. After [`Channel::fail`] flushed messages are reported here, too, until
+    /// nothing is outstanding; their times count for nothing.
     pub fn on_completion(&mut self, now: Timestamp, sequence: u32) {
         let completed = self.stats.messages_completed;
         let index = sequence.wrapping_sub(completed as u32) as usize;
@@ -315,6 +316,9 @@ impl<T> Channel<T> {
         let bytes = last.end - self.stats.bytes_completed;
         self.stats.messages_completed = completed + index as u64 + 1;
         self.stats.bytes_completed = last.end;
+        if self.state == State::Failed {
+            return;
+        }
         let completion_time = self.delivery.on_completion(now, first.at, bytes);
         let outstanding = self.outstanding();
         self.control.on_acks(&AckBatch { now, bytes, outstanding, completion_time });
@@ -338,14 +342,12 @@ impl<T> Channel<T> {
     }
 
     /// The queue pair is dead. Everything that is not acknowledged comes back, oldest first; what
-    /// is acknowledged may still be polled.
+    /// is acknowledged may still be polled. The memory is free when the queue pair is flushed:
+    /// [`Channel::outstanding`] is zero.
     pub fn fail(&mut self) -> impl Iterator<Item = T> {
         if self.state == State::Open {
             self.state = State::Failed;
             let bytes = self.outstanding();
-            self.stats.bytes_completed = self.stats.bytes_posted;
-            self.stats.messages_completed = self.stats.messages_posted;
-            self.posted.clear();
             self.control.on_loss(&LossBatch { now: self.arrived, bytes });
         }
         let confirmed = (self.flow.acknowledged - self.polled) as usize;

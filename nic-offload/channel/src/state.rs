@@ -7,8 +7,8 @@
 //!    +-+ all others     +--+ everything
 //! ```
 //!
-//! A failed Channel takes nothing, sends nothing and has no timeout; what the peer confirmed
-//! before may still be polled. There is no way back: the driver makes a new Channel for the queue
+//! A failed Channel takes no message, sends none and has no timeout; what the peer confirmed
+//! before may still be polled, and flushed sends are still counted. There is no way back: the driver makes a new Channel for the queue
 //! pair after a reset.
 
 /// Whether a Channel carries messages.

@@ -7,9 +7,9 @@ pub struct ChannelStats {
     pub messages_posted: u64,
     /// Bytes posted, as given to `on_transmit`.
     pub bytes_posted: u64,
-    /// Messages that the NIC completed.
+    /// Messages that the NIC completed, those flushed after a failure among them.
     pub messages_completed: u64,
-    /// Bytes that the NIC completed.
+    /// Bytes of those.
     pub bytes_completed: u64,
     /// Messages that the peer's engine acknowledged.
     pub messages_confirmed: u64,
