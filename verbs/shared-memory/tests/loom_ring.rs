@@ -99,6 +99,11 @@ fn two_slots_wrap_around() {
     loom::model(|| wraps_around(2, 3));
 }
 
+struct Payload(UnsafeCell<u64>);
+
+// SAFETY: loom checks at every access that nobody else is at it.
+unsafe impl Sync for Payload {}
+
 /// Plain memory that each slot stands for, as payload buffers are: loom reports a write that does not come
 /// after the last read. (The slots themselves would not show a release that comes too early, because
 /// loom never runs a load after a later store.)
@@ -106,7 +111,7 @@ fn two_slots_wrap_around() {
 fn a_release_hands_over_what_the_slot_stands_for() {
     loom::model(|| {
         let (mut producer, mut consumer) = sides::<u64>(1);
-        let payload = Arc::new(UnsafeCell::new(0));
+        let payload = Arc::new(Payload(UnsafeCell::new(0)));
         let buffer = Arc::clone(&payload);
         let sender = thread::spawn(move || {
             for value in 1..=2 {
@@ -114,7 +119,7 @@ fn a_release_hands_over_what_the_slot_stands_for() {
                     thread::yield_now();
                 }
                 // SAFETY: loom checks that nobody else is at it.
-                buffer.with_mut(|buffer| unsafe { *buffer = value });
+                buffer.0.with_mut(|buffer| unsafe { *buffer = value });
                 producer.push(value).unwrap();
                 producer.publish();
             }
@@ -124,7 +129,7 @@ fn a_release_hands_over_what_the_slot_stands_for() {
                 thread::yield_now();
             }
             // SAFETY: loom checks that nobody writes meanwhile.
-            assert_eq!(payload.with(|payload| unsafe { *payload }), value);
+            assert_eq!(payload.0.with(|payload| unsafe { *payload }), value);
             consumer.release();
         }
         sender.join().unwrap();
