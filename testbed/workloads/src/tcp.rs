@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -52,7 +52,7 @@ impl Tcp {
         stream.set_nodelay(true).context("set TCP_NODELAY")?;
         if self.settings.spin {
             stream.set_nonblocking(true).context("make a TCP socket non-blocking")?;
-            return Ok(Box::new(Spinning(stream)));
+            return Ok(Box::new(Spinning { stream, backoff: Backoff::endless() }));
         }
         Ok(Box::new(stream))
     }
@@ -118,15 +118,17 @@ impl Connection for TcpStream {
     }
 }
 
-/// A connection whose calls busy-poll.
-struct Spinning(TcpStream);
+/// A connection whose calls busy-poll. The kernel tells when the peer is gone.
+struct Spinning {
+    stream: TcpStream,
+    backoff: Backoff,
+}
 
 impl Spinning {
     fn retry<T>(&mut self, mut call: impl FnMut(&mut TcpStream) -> io::Result<T>) -> io::Result<T> {
-        let mut backoff = Backoff::new(Instant::now() + Duration::from_secs(60));
         loop {
-            match call(&mut self.0) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => backoff.wait()?,
+            match call(&mut self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.backoff.wait()?,
                 other => return other,
             }
         }
@@ -145,18 +147,18 @@ impl Write for Spinning {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.stream.flush()
     }
 }
 
 impl Connection for Spinning {
     fn finish(&mut self) -> io::Result<()> {
-        self.0.shutdown(Shutdown::Write)
+        self.stream.shutdown(Shutdown::Write)
     }
 
     fn close(mut self: Box<Self>) -> io::Result<()> {
         // Fails where the stream was finished before, which is just as good.
-        let _ = self.0.shutdown(Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
         drain(&mut *self)
     }
 }

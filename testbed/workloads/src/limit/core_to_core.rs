@@ -46,7 +46,7 @@ impl CoreToCore {
         let (ask, answer) = (segment.counter(ASK), segment.counter(ANSWER));
         let mut histogram = histogram();
         let mut schedule = Schedule::new(self.amount);
-        let mut backoff = Backoff::new(Instant::now() + LONGEST_RUN);
+        let mut backoff = Backoff::until(Instant::now() + LONGEST_RUN);
         start_together(segment, &mut backoff)?;
         let mut before = Instant::now();
         for sequence in 1.. {
@@ -69,7 +69,7 @@ impl CoreToCore {
     /// The process that answers; how often it did.
     pub(crate) fn answer(&self, segment: &Segment) -> Result<u64> {
         let (ask, answer) = (segment.counter(ASK), segment.counter(ANSWER));
-        let mut backoff = Backoff::new(Instant::now() + LONGEST_RUN);
+        let mut backoff = Backoff::until(Instant::now() + LONGEST_RUN);
         start_together(segment, &mut backoff)?;
         let mut last = 0;
         loop {

@@ -104,7 +104,7 @@ impl Pipeline {
         let mut private = vec![1; if self.copies > 2 { self.window } else { 0 }];
         let head = segment.counter(counter::HEAD);
         let tail = segment.counter(counter::TAIL);
-        let mut backoff = Backoff::new(self.deadline());
+        let mut backoff = Backoff::until(self.deadline());
         start_together(segment, &mut backoff)?;
 
         let start = Instant::now();
@@ -149,7 +149,7 @@ impl Pipeline {
         let head = segment.counter(counter::HEAD);
         let tail = segment.counter(counter::TAIL);
         let end = segment.counter(counter::END);
-        let mut backoff = Backoff::new(self.deadline());
+        let mut backoff = Backoff::until(self.deadline());
         start_together(segment, &mut backoff)?;
 
         let start = Instant::now();
