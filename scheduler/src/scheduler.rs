@@ -91,6 +91,11 @@ impl Scheduler {
         self.streams.remove(stream);
     }
 
+    /// Whether no stream has anything to send.
+    pub fn is_idle(&self) -> bool {
+        Class::ALL.iter().all(|class| !self.streams.is_ready(*class))
+    }
+
     /// The next assignment, or `None` if no stream is ready or no Channel that may serve one has
     /// room. Bytes assigned are taken off the stream's backlog; the caller updates the view and,
     /// if it differs, the backlog.

@@ -2,9 +2,8 @@
 
 use netchannel_units::{Bandwidth, Class};
 
-/// Name of a Channel. The scheduler keeps a table indexed by it: count from zero and reuse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChannelId(pub u16);
+/// The scheduler keeps a table indexed by it: count from zero and reuse.
+pub use netchannel_units::ChannelId;
 
 /// Name of a stream, the caller's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,1 +1,56 @@
-//! See the crate description.
+//! NetChannel: streams over shared RDMA Channels, in user space.
+//!
+//! A [`Runtime`] opens a device. [`Runtime::listen`] and [`Runtime::connect`] give [`Stream`]s,
+//! which are [`std::io::Read`] and [`std::io::Write`]; their bytes travel over the few Channels
+//! that two hosts share.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use netchannel::{Config, Runtime, StreamOptions};
+//!
+//! let runtime = Runtime::start(Config { device: "soft".into(), ..Config::default() })?;
+//! let listener = runtime.listen("127.0.0.1:0".parse()?)?;
+//! let address = listener.local_addr();
+//! let server = std::thread::spawn(move || -> std::io::Result<String> {
+//!     let mut text = String::new();
+//!     listener.accept()?.read_to_string(&mut text)?;
+//!     Ok(text)
+//! });
+//! let client = Runtime::start(Config { device: "soft".into(), ..Config::default() })?;
+//! let mut stream = client.connect(address, &StreamOptions::default())?;
+//! stream.write_all(b"hello")?;
+//! stream.close()?;
+//! assert_eq!(server.join().unwrap()?, "hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - [`config`]: settings. [`device`]: which device, and why. [`error`], [`stats`].
+//! - [`stream`], [`listener`], [`runtime`]: what applications call.
+//! - `cell`, `port`, `region`: the memory between applications and the engine.
+//! - `engine`: sessions, streams and Channels; `shared`: what everybody shares.
+
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod listener;
+pub mod runtime;
+pub mod stats;
+pub mod stream;
+
+mod cell;
+mod engine;
+mod port;
+mod region;
+mod shared;
+
+pub use config::{Config, DeviceChoice, Idle, Keepalive, Policy, Poller, StreamOptions};
+pub use device::{DeviceList, devices};
+pub use error::Error;
+pub use listener::Listener;
+pub use netchannel_driver::{PlanRow, Worker, offload_plan};
+pub use netchannel_units::{Bandwidth, Class};
+pub use netchannel_verbs::DeviceAttributes;
+pub use netchannel_verbs::device::Provider;
+pub use runtime::Runtime;
+pub use stats::{ChannelStats, Stats};
+pub use stream::{ReceiveHalf, SendHalf, Stream, StreamInfo};

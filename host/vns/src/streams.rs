@@ -221,6 +221,11 @@ impl Streams {
         self.table.len()
     }
 
+    /// Number of streams that their applications let go.
+    pub fn released(&self) -> usize {
+        self.table.values().filter(|s| s.released).count()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()

@@ -136,6 +136,12 @@ impl<C: Context, T> RcChannel<C, T> {
             .map_err(DriverError::queue("connecting the queue pair"))
     }
 
+    /// Replaces the pure state of a Channel on which nothing was sent yet: the sizes of the peer's
+    /// queues are known only when it has answered.
+    pub fn set_state(&mut self, config: ChannelConfig, controller: Controller) {
+        self.state = Channel::new(config, controller);
+    }
+
     /// Fences the Channel: nothing it posted is executed any more.
     ///
     /// # Errors

@@ -1,0 +1,181 @@
+//! Stream cells: what an application and the engine tell each other about one stream.
+//!
+//! A cell lies in shared memory: one half is written by the engine alone, the other by the
+//! application alone. All values only say "up to here", so nothing is lost when a notification
+//! is. The engine believes nothing that it reads: it checks the application's offsets against its
+//! private state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use netchannel_shared_memory::memory::{Mapping, SharedMemory, SharedWord};
+
+use crate::error::Error;
+
+/// Bits of [`EngineSide::flags`].
+pub(crate) mod flags {
+    /// The peer knows the stream.
+    pub(crate) const OPENED: u32 = 1;
+    /// `readable` is the end of the stream.
+    pub(crate) const FIN: u32 = 1 << 1;
+    /// The peer gave up sending; `reset_code` says why.
+    pub(crate) const RESET: u32 = 1 << 2;
+    /// The peer stopped reading; `stop_code` says why.
+    pub(crate) const STOPPED: u32 = 1 << 3;
+    /// Everything written and FIN are confirmed.
+    pub(crate) const FINISHED: u32 = 1 << 4;
+    /// The session is over; the session's error says why.
+    pub(crate) const DEAD: u32 = 1 << 5;
+}
+
+/// Values of [`ApplicationSide::buffer_state`].
+pub(crate) mod buffer {
+    /// No send buffer.
+    pub(crate) const NONE: u32 = 0;
+    /// There is one, not in use by the application at the moment: the engine may take it back.
+    pub(crate) const IDLE: u32 = 1;
+    /// The application writes into it.
+    pub(crate) const BUSY: u32 = 2;
+}
+
+/// A receive window as the application sees it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct WindowSlot {
+    /// Region in the upper 32 bits, offset of the first byte in the lower.
+    pub(crate) place: AtomicU64,
+    /// First stream offset in it.
+    pub(crate) from: AtomicU64,
+    /// log2 of its size.
+    pub(crate) log2: AtomicU32,
+    reserved: AtomicU32,
+}
+
+/// Written by the engine.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct EngineSide {
+    /// Bytes below have arrived.
+    pub(crate) readable: AtomicU64,
+    /// Bytes below are with the peer's engine.
+    pub(crate) confirmed: AtomicU64,
+    /// See [`flags`].
+    pub(crate) flags: AtomicU32,
+    pub(crate) reset_code: AtomicU32,
+    pub(crate) stop_code: AtomicU32,
+    /// Number of the newest window; window `g` is in slot `g & 1`.
+    pub(crate) generation: AtomicU32,
+    pub(crate) windows: [WindowSlot; 2],
+    /// The send buffer, like [`WindowSlot::place`].
+    pub(crate) buffer_place: AtomicU64,
+    pub(crate) buffer_log2: AtomicU32,
+    reserved: AtomicU32,
+}
+
+/// Written by the application (`buffer_state` and the waiters by both).
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct ApplicationSide {
+    /// Bytes below were read.
+    pub(crate) consumed: AtomicU64,
+    /// Bytes below were written.
+    pub(crate) tail: AtomicU64,
+    /// Port (plus one) of a thread that sleeps until something can be read.
+    pub(crate) read_waiter: AtomicU32,
+    /// Port (plus one) of a thread that sleeps until something can be written.
+    pub(crate) write_waiter: AtomicU32,
+    /// See [`buffer`].
+    pub(crate) buffer_state: AtomicU32,
+    /// Bytes of send buffer that the application would like to have.
+    pub(crate) buffer_wanted: AtomicU32,
+}
+
+/// Both sides.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct CellState {
+    pub(crate) engine: EngineSide,
+    pub(crate) application: ApplicationSide,
+}
+
+// SAFETY: made of atomics, `repr(C)`, valid for any bytes.
+unsafe impl SharedWord for CellState {}
+
+/// Cells per block: a block is 1 MiB.
+const BLOCK_CELLS: usize = 4_096;
+
+/// One cell, kept mapped by this handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    block: Arc<Mapping>,
+    offset: usize,
+}
+
+impl Cell {
+    pub(crate) fn state(&self) -> &CellState {
+        match self.block.at::<CellState>(self.offset) {
+            Some(state) => state,
+            // `CellBlocks` hands out aligned offsets inside of the block only.
+            None => unreachable!("a cell outside of its block"),
+        }
+    }
+}
+
+/// All cells of a runtime.
+#[derive(Debug, Default)]
+pub(crate) struct CellBlocks {
+    blocks: Vec<(SharedMemory, Arc<Mapping>)>,
+    free: Vec<Cell>,
+}
+
+impl CellBlocks {
+    /// A zeroed cell.
+    pub(crate) fn take(&mut self) -> Result<Cell, Error> {
+        if self.free.is_empty() {
+            self.grow()?;
+        }
+        self.free.pop().ok_or(Error::NoMemory { what: "stream cells" })
+    }
+
+    fn grow(&mut self) -> Result<(), Error> {
+        let size = size_of::<CellState>();
+        let memory = SharedMemory::create("netchannel-cells", size * BLOCK_CELLS)
+            .map_err(Error::shared_memory("making stream cells"))?;
+        let block = Arc::new(memory.map().map_err(Error::shared_memory("mapping stream cells"))?);
+        self.free.extend(
+            (0..BLOCK_CELLS).rev().map(|i| Cell { block: Arc::clone(&block), offset: i * size }),
+        );
+        self.blocks.push((memory, block));
+        Ok(())
+    }
+
+    /// Takes back a cell that nobody uses any more.
+    pub(crate) fn give(&mut self, cell: Cell) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let CellState { engine, application } = cell.state();
+        for word in [&engine.readable, &engine.confirmed, &engine.buffer_place] {
+            word.store(0, Relaxed);
+        }
+        for window in &engine.windows {
+            window.place.store(0, Relaxed);
+            window.from.store(0, Relaxed);
+            window.log2.store(0, Relaxed);
+        }
+        for word in [
+            &engine.flags,
+            &engine.reset_code,
+            &engine.stop_code,
+            &engine.generation,
+            &engine.buffer_log2,
+            &application.read_waiter,
+            &application.write_waiter,
+            &application.buffer_state,
+            &application.buffer_wanted,
+        ] {
+            word.store(0, Relaxed);
+        }
+        application.consumed.store(0, Relaxed);
+        application.tail.store(0, Relaxed);
+        self.free.push(cell);
+    }
+}

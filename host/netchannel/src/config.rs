@@ -1,0 +1,183 @@
+//! Settings of a runtime.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use netchannel_channel::Controller;
+pub use netchannel_scheduler::Policy;
+use netchannel_units::Class;
+
+/// Which device to use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// An RDMA device with an active port if there is one, else the soft NIC.
+    #[default]
+    Auto,
+    /// The device of this name (`soft` is the NIC in memory).
+    Named(String),
+}
+
+impl From<&str> for DeviceChoice {
+    fn from(name: &str) -> Self {
+        if name == "auto" { Self::Auto } else { Self::Named(name.to_owned()) }
+    }
+}
+
+/// Who drives the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Poller {
+    /// The application's threads, inside of their own calls: lowest latency, no extra core.
+    #[default]
+    Inline,
+    /// A polling thread of the runtime.
+    Dedicated,
+}
+
+/// What who waits does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on (yielding the processor now and then).
+    #[default]
+    Spin,
+    /// Polls for [`Config::spin_before_sleep`], then arms completion events and sleeps.
+    Sleep,
+}
+
+macro_rules! named {
+    ($type:ident, $what:literal, $($name:literal => $variant:ident),+) => {
+        impl FromStr for $type {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($name => Ok(Self::$variant),)+
+                    other => Err(format!(
+                        concat!("unknown ", $what, " `{}`; there are: {}"),
+                        other,
+                        [$($name),+].join(", ")
+                    )),
+                }
+            }
+        }
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $(Self::$variant => $name,)+ })
+            }
+        }
+    };
+}
+named!(Poller, "poller", "inline" => Inline, "dedicated" => Dedicated);
+named!(Idle, "idle mode", "spin" => Spin, "sleep" => Sleep);
+
+/// Signs of life between two hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How often the connecting side asks for one.
+    pub interval: Duration,
+    /// After this long without one the peer is dead.
+    pub timeout: Duration,
+}
+
+impl Default for Keepalive {
+    /// Two questions a second cost an idle session four wake-ups; three unanswered ones are
+    /// death, which is below the two seconds that operators wait.
+    fn default() -> Self {
+        Self { interval: Duration::from_millis(500), timeout: Duration::from_millis(1_500) }
+    }
+}
+
+/// Settings of a runtime.
+///
+/// ```
+/// use netchannel::{Config, Idle};
+/// let config = Config { channels: 8, idle: Idle::Sleep, ..Config::default() };
+/// assert_eq!(config.window, 1 << 20);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which device.
+    pub device: DeviceChoice,
+    /// Channels per session (1 to 64).
+    pub channels: u16,
+    /// How streams are spread over Channels.
+    pub policy: Policy,
+    /// Congestion control of each Channel.
+    pub congestion: Controller,
+    /// Who drives the engine.
+    pub poller: Poller,
+    /// What who waits does.
+    pub idle: Idle,
+    /// How long to poll before sleeping, with [`Idle::Sleep`].
+    pub spin_before_sleep: Duration,
+    /// Largest receive window and send buffer of a stream in bytes: a power of two from 64 KiB to
+    /// 2 MiB.
+    pub window: usize,
+    /// Most bytes of one chunk; 0 chooses by device.
+    pub chunk: usize,
+    /// Most bytes of receive windows per session.
+    pub session_memory: usize,
+    /// Signs of life.
+    pub keepalive: Keepalive,
+    /// What to open on an RDMA device instead of what would be chosen.
+    pub rdma: netchannel_verbs::rdma::OpenOptions,
+    /// Settings of the soft NIC (its name is chosen by the runtime).
+    pub soft: netchannel_verbs::soft::SoftOptions,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            channels: 4,
+            policy: Policy::LeastDelay,
+            congestion: Controller::default(),
+            poller: Poller::Inline,
+            idle: Idle::Spin,
+            spin_before_sleep: Duration::from_micros(10),
+            window: 1 << 20,
+            chunk: 0,
+            session_memory: 64 << 20,
+            keepalive: Keepalive::default(),
+            rdma: Default::default(),
+            soft: Default::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether every value is in range.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) naming the first that is not.
+    pub fn check(&self) -> Result<(), crate::Error> {
+        let wrong = |reason: String| Err(crate::Error::Config { reason });
+        if !(1..=64).contains(&self.channels) {
+            return wrong(format!("channels is {}, must be 1 to 64", self.channels));
+        }
+        if !self.window.is_power_of_two() || !(1 << 16..=1 << 21).contains(&self.window) {
+            return wrong(format!(
+                "window is {} bytes, must be a power of two from 65536 to 2097152",
+                self.window
+            ));
+        }
+        if self.session_memory < 2 << 20 {
+            return wrong(format!(
+                "session_memory is {} bytes, must be at least 2097152",
+                self.session_memory
+            ));
+        }
+        if self.keepalive.timeout < self.keepalive.interval * 2 {
+            return wrong(format!(
+                "the keepalive timeout ({:?}) must be at least twice the interval ({:?})",
+                self.keepalive.timeout, self.keepalive.interval
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Settings of a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamOptions {
+    /// What the stream asks of the stack.
+    pub class: Class,
+}

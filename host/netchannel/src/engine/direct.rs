@@ -1,0 +1,148 @@
+//! Writes straight from an application's buffer.
+//!
+//! Where posting moves the bytes itself (the soft NIC), they need not lie in a send buffer first:
+//! while the application is inside of its write call the engine sends them from where they are.
+//! What the peer has not confirmed when the call ends moves to the send buffer, so that a lost
+//! Channel loses nothing. Never more is unconfirmed than the send buffer could hold.
+
+use std::time::Duration;
+
+use netchannel_units::Timestamp;
+use netchannel_verbs::Context;
+
+use crate::engine::session::Borrow;
+use crate::engine::{Drive, Engine, StreamKey};
+
+/// Speed of a copy in the cache, for weighing it against a short wait: bytes per microsecond.
+const COPY_BYTES_PER_MICRO: u64 = 20_000;
+/// The wait is worth it for more than this only.
+const MIN_WAIT_BYTES: u64 = 8_192;
+/// Send buffers begin with at least this.
+const MIN_BUFFER: u64 = 4_096;
+/// Without any progress for this long the call ends and the application waits its own way.
+const PATIENCE: Duration = Duration::from_micros(5);
+
+impl<C: Context> Engine<C> {
+    /// See [`Drive::write_direct`].
+    ///
+    /// # Safety
+    /// `bytes` is valid for reads of `len` bytes during the call.
+    pub(super) unsafe fn write_borrowed(
+        &mut self,
+        clock: &dyn Fn() -> Timestamp,
+        key: StreamKey,
+        bytes: *const u8,
+        len: usize,
+    ) -> Option<usize> {
+        if !self.context.attributes().moves_bytes_while_posting() {
+            return None;
+        }
+        let id = key.stream();
+        let slot = key.session() as usize;
+        let session = self.sessions.get_mut(slot)?.as_mut()?;
+        let wanted = (len as u64).clamp(MIN_BUFFER, self.config.window as u64);
+        session.supply_buffer(id, wanted, &mut self.buffers);
+        let entry = session.table.get_mut(&id.0)?;
+        let capacity = entry.buffer?.size();
+        let start = session.streams.send_half(id)?.tail();
+        let end = start.checked_add(len as u64)?;
+        entry.borrow = Some(Borrow { address: bytes, start, end });
+
+        let mut last_progress = clock();
+        let mut last_confirmed = start;
+        loop {
+            let Some(Some(session)) = self.sessions.get_mut(slot) else { break };
+            let Some(half) = session.streams.send_half(id) else { break };
+            let confirmed = half.confirmed();
+            let tail = end.min(confirmed + capacity);
+            if half.sent() >= end && confirmed.max(start) >= end {
+                break;
+            }
+            if tail > half.tail() && session.streams.write(id, tail).is_err() {
+                break;
+            }
+            let now = clock();
+            let moved = self.poll(now);
+            let Some(Some(session)) = self.sessions.get(slot) else { break };
+            let Some(half) = session.streams.send_half(id) else { break };
+            if session.is_over() {
+                break;
+            }
+            let progress = half.confirmed() > last_confirmed || (moved && half.sent() < end);
+            last_confirmed = half.confirmed();
+            if progress {
+                last_progress = now;
+            }
+            let unconfirmed = end.saturating_since(half.confirmed().max(start));
+            let patience = if half.sent() < end {
+                PATIENCE
+            } else if unconfirmed < MIN_WAIT_BYTES {
+                Duration::ZERO
+            } else {
+                // All is sent; wait for the confirmation no longer than keeping a copy would take.
+                Duration::from_nanos(unconfirmed * 1_000 / COPY_BYTES_PER_MICRO)
+            };
+            if now - last_progress >= patience {
+                break;
+            }
+            if !progress {
+                std::hint::spin_loop();
+            }
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.keep_rest(key) }
+    }
+
+    /// Ends a loan: what is not confirmed moves to the send buffer, what does not fit there and
+    /// was not sent is not taken.
+    ///
+    /// # Safety
+    /// The stream's borrowed bytes are still valid for reads.
+    unsafe fn keep_rest(&mut self, key: StreamKey) -> Option<usize> {
+        let id = key.stream();
+        let session = self.sessions.get_mut(key.session() as usize)?.as_mut()?;
+        let entry = session.table.get_mut(&id.0)?;
+        let borrow = entry.borrow.take()?;
+        let buffer = entry.buffer?;
+        let Some(half) = session.streams.send_half(id) else { return Some(0) };
+        let confirmed = half.confirmed();
+        let upto = borrow.end.min(confirmed + buffer.size()).max(borrow.start);
+        let mut at = confirmed.max(borrow.start);
+        let mut copied = 0;
+        while at < upto {
+            let (target, contiguous) = buffer.at(at.get());
+            let len = upto.saturating_since(at).min(contiguous);
+            let offset = at.saturating_since(borrow.start) as usize;
+            // SAFETY: `at + len` is inside of the borrowed bytes, which the caller keeps valid,
+            // and `contiguous` bytes follow in the buffer. The application's other threads may
+            // be writing the borrowed bytes; then it gets what it asked for.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    borrow.address.add(offset),
+                    target.as_ptr(),
+                    len as usize,
+                );
+            }
+            at = at + len;
+            copied += len;
+        }
+        self.shared.counters.engine_copied.add(copied);
+        // What is kept counts as written, even if it was not offered to the scheduler yet.
+        if upto > half.tail() {
+            let _ = session.streams.write(id, upto);
+        } else {
+            session.streams.unwrite(id, upto);
+        }
+        let taken = upto.saturating_since(borrow.start) as usize;
+        let application = &entry_cell(session, key)?.application;
+        application.tail.store(upto.get(), std::sync::atomic::Ordering::Release);
+        Some(taken)
+    }
+}
+
+fn entry_cell<C: Context>(
+    session: &super::session::Session<C>,
+    key: StreamKey,
+) -> Option<&crate::cell::CellState> {
+    Some(session.table.get(&key.stream().0)?.cell.state())
+}

@@ -1,0 +1,246 @@
+//! The engine: sessions, their streams and Channels, driven by [`Engine::poll`].
+//!
+//! The way of the data: `submit` (applications' doorbells) and [`transmit`] go down, [`receive`]
+//! and [`publish`] go up. Set-up lies apart in [`setup`].
+//!
+//! - [`session`]: what the engine keeps per peer.
+//! - [`buffers`]: send buffers.
+//! - [`receive`]: messages to streams.
+//! - [`transmit`]: streams to messages.
+//! - [`publish`]: streams to applications.
+//! - [`direct`]: writes straight from an application's buffer.
+//! - [`setup`]: sessions come and go.
+
+pub(crate) mod buffers;
+mod direct;
+mod publish;
+mod receive;
+pub(crate) mod session;
+pub(crate) mod setup;
+mod transmit;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netchannel_driver::{Event, Group};
+use netchannel_units::Timestamp;
+use netchannel_verbs::Context;
+use netchannel_vns::Carried;
+use netchannel_wire::StreamId;
+
+use crate::cell::CellBlocks;
+use crate::config::Config;
+use crate::engine::buffers::SendBuffers;
+use crate::engine::session::Session;
+use crate::engine::setup::EngineControl;
+use crate::port::{Doorbell, EnginePort, What};
+use crate::shared::Shared;
+
+/// Name of a stream in its runtime: session in the upper half, number in the lower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StreamKey(pub(crate) u64);
+
+impl StreamKey {
+    pub(crate) fn new(session: u32, stream: StreamId) -> Self {
+        Self(u64::from(session) << 32 | u64::from(stream.0))
+    }
+
+    pub(crate) fn session(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    pub(crate) fn stream(self) -> StreamId {
+        StreamId(self.0 as u32)
+    }
+}
+
+/// The engine of a runtime. One thread at a time drives it.
+pub(crate) struct Engine<C: Context> {
+    // Declared first, dropped first: queue pairs go before the memory they may touch.
+    group: Group<C, Carried>,
+    sessions: Vec<Option<Session<C>>>,
+    /// Session (slot and number in it) of each Channel of the group.
+    owners: Vec<Option<(u32, u16)>>,
+    buffers: SendBuffers<C>,
+    ports: Vec<EnginePort>,
+    cells: CellBlocks,
+    shared: Arc<Shared>,
+    config: Config,
+    context: C,
+    events: Vec<Event>,
+    touched: Vec<StreamId>,
+    last_poll: Timestamp,
+}
+
+/// A gap between two polls after which completion times say nothing about the network.
+const POLL_GAP: Duration = Duration::from_micros(50);
+
+/// What the runtime does with an engine, whatever its provider: one indirect call per poll or
+/// application call, none per work request.
+pub(crate) trait Drive: Send {
+    /// Takes everything there is and sends everything that may go. True if anything moved.
+    fn poll(&mut self, now: Timestamp) -> bool;
+
+    /// An application's doorbell, without a ring in between.
+    fn doorbell(&mut self, doorbell: Doorbell);
+
+    /// Writes straight from an application's buffer while polling; returns how many bytes are
+    /// taken (sent and confirmed, or kept). `None` if the device cannot: copy to the send buffer.
+    ///
+    /// # Safety
+    /// `bytes` is valid for reads during the call.
+    unsafe fn write_direct(
+        &mut self,
+        clock: &dyn Fn() -> Timestamp,
+        stream: StreamKey,
+        bytes: *const u8,
+        len: usize,
+    ) -> Option<usize>;
+
+    /// Sends acknowledgements that wait for company, before everyone goes to sleep.
+    fn settle(&mut self, now: Timestamp);
+
+    /// Asks for completion events.
+    fn arm(&mut self);
+
+    /// Takes completion events off their descriptors.
+    fn drain_events(&mut self);
+
+    /// The descriptors of completion events; they live as long as the engine.
+    fn event_fds(&self) -> [RawFd; 2];
+
+    /// When to poll again at the latest.
+    fn next_timeout(&self) -> Option<Timestamp>;
+
+    /// Sessions come and go.
+    fn control(&mut self) -> &mut dyn EngineControl;
+}
+
+impl<C: Context> Drive for Engine<C> {
+    fn poll(&mut self, now: Timestamp) -> bool {
+        if now - self.last_poll > POLL_GAP {
+            self.on_poll_gap();
+        }
+        self.last_poll = now;
+        self.shared.counters.polls.add(1);
+        let submitted = self.submit();
+        let received = self.receive(now);
+        let mut moved = submitted || received;
+        for slot in 0..self.sessions.len() {
+            moved |= self.run_session(now, slot as u32);
+        }
+        if let Err(error) = self.group.repost() {
+            self.fail_all(&error.into());
+        }
+        moved
+    }
+
+    fn doorbell(&mut self, doorbell: Doorbell) {
+        self.on_doorbell(doorbell);
+    }
+
+    unsafe fn write_direct(
+        &mut self,
+        clock: &dyn Fn() -> Timestamp,
+        stream: StreamKey,
+        bytes: *const u8,
+        len: usize,
+    ) -> Option<usize> {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.write_borrowed(clock, stream, bytes, len) }
+    }
+
+    fn settle(&mut self, now: Timestamp) {
+        for slot in 0..self.sessions.len() {
+            self.acknowledge(now, slot as u32, true);
+        }
+    }
+
+    fn arm(&mut self) {
+        let sends = self.waits_for_sends();
+        if let Err(error) = self.group.arm(sends) {
+            self.fail_all(&error.into());
+        }
+    }
+
+    fn drain_events(&mut self) {
+        if let Err(error) = self.group.drain_events() {
+            self.fail_all(&error.into());
+        }
+    }
+
+    fn event_fds(&self) -> [RawFd; 2] {
+        use std::os::fd::AsRawFd;
+        self.group.event_fds().map(|fd| fd.as_raw_fd())
+    }
+
+    fn next_timeout(&self) -> Option<Timestamp> {
+        self.sessions.iter().flatten().filter_map(|s| s.next_timeout(&self.group)).min()
+    }
+
+    fn control(&mut self) -> &mut dyn EngineControl {
+        self
+    }
+}
+
+impl<C: Context> Engine<C> {
+    /// Takes the doorbells of all ports and what came through the inbox.
+    fn submit(&mut self) -> bool {
+        let mut any = self.shared.inbox.has_any() && self.take_inbox();
+        for index in 0..self.ports.len() {
+            while let Some(doorbell) = self.ports[index].pop() {
+                any = true;
+                self.on_doorbell(doorbell);
+            }
+        }
+        any
+    }
+
+    fn on_doorbell(&mut self, doorbell: Doorbell) {
+        let now = self.last_poll;
+        let Some(Some(session)) = self.sessions.get_mut(doorbell.stream.session() as usize) else {
+            return;
+        };
+        let id = doorbell.stream.stream();
+        match doorbell.what {
+            What::Written => session.on_written(id, &mut self.buffers),
+            What::Consumed => session.on_consumed(now, id),
+        }
+    }
+
+    /// Everything of one session that is due.
+    fn run_session(&mut self, now: Timestamp, slot: u32) -> bool {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
+        if session.is_over() {
+            return self.bury(slot);
+        }
+        session.on_timeout(now, &mut self.buffers);
+        self.take_incoming(slot);
+        let sent = self.transmit(now, slot);
+        let acknowledged = self.acknowledge(now, slot, false);
+        self.publish(slot);
+        sent || acknowledged
+    }
+
+    fn on_poll_gap(&mut self) {
+        for session in self.sessions.iter().flatten() {
+            for key in &session.channels {
+                if let Some(channel) = self.group.channel_mut(*key) {
+                    channel.state_mut().on_poll_gap();
+                }
+            }
+        }
+    }
+
+    /// Whether a send completion could let something go that waits.
+    fn waits_for_sends(&self) -> bool {
+        self.sessions.iter().flatten().any(|session| {
+            session.channels.iter().any(|key| {
+                self.group
+                    .channel(*key)
+                    .is_some_and(|c| c.has_in_flight() && (!c.may_draft() || !c.may_write()))
+            })
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! Streams to applications.
+
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, fence};
+
+use netchannel_verbs::Context;
+use netchannel_vns::receive::{ReceiveState, Window};
+use netchannel_vns::send::SendState;
+use netchannel_wire::StreamId;
+
+use crate::cell::{CellState, flags};
+use crate::engine::Engine;
+use crate::engine::session::Session;
+use crate::port::EnginePort;
+use crate::region::place;
+
+impl<C: Context> Engine<C> {
+    /// Writes the cells of streams that changed, and wakes who waits for them.
+    pub(super) fn publish(&mut self, slot: u32) {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        let mut touched = std::mem::take(&mut self.touched);
+        let now = self.last_poll;
+        while let Some(id) = session.streams.poll_touched() {
+            if session.publish_one(id) {
+                session.note_idle_buffer(now, id);
+            }
+            touched.push(id);
+        }
+        if !touched.is_empty() {
+            // The waker's half of the sleeper protocol: publish, fence, look for sleepers. The
+            // sleeper: note itself, fence, look again. One fence for the batch.
+            fence(std::sync::atomic::Ordering::SeqCst);
+            for id in touched.drain(..) {
+                if let Some(entry) = session.table.get(&id.0) {
+                    wake_waiters(&self.ports, entry.cell.state());
+                }
+            }
+        }
+        self.touched = touched;
+        self.collect_closed(slot);
+    }
+}
+
+/// Wakes the threads that wait for this stream.
+pub(super) fn wake_waiters(ports: &[EnginePort], state: &CellState) {
+    for waiter in [&state.application.read_waiter, &state.application.write_waiter] {
+        wake(ports, waiter);
+    }
+}
+
+fn wake(ports: &[EnginePort], waiter: &AtomicU32) {
+    if waiter.load(Relaxed) == 0 {
+        return;
+    }
+    let number = waiter.swap(0, AcqRel);
+    if let Some(port) = ports.iter().find(|p| p.shared.number == number)
+        && let Err(error) = port.shared.wake.notify()
+    {
+        tracing::warn!(%error, "cannot wake an application thread");
+    }
+}
+
+impl<C: Context> Session<C> {
+    /// Writes one cell. True if its send buffer holds nothing.
+    fn publish_one(&mut self, id: StreamId) -> bool {
+        let Some(entry) = self.table.get_mut(&id.0) else { return false };
+        let (Some(send), Some(receive)) =
+            (self.streams.send_half(id), self.streams.receive_half(id))
+        else {
+            return false;
+        };
+        let cell = &entry.cell.state().engine;
+        for window in receive.windows() {
+            if window.generation > entry.generation {
+                entry.generation = window.generation;
+                let slab = &self.slabs[window.lease.slab.0 as usize];
+                publish_window(cell, &window, place(slab.id, window.lease.offset));
+            }
+        }
+        let mut bits = 0;
+        if self.streams.is_opened(id) {
+            bits |= flags::OPENED;
+        }
+        match receive.state() {
+            ReceiveState::Complete(_) => bits |= flags::FIN,
+            ReceiveState::Reset(code) => {
+                cell.reset_code.store(code, Relaxed);
+                bits |= flags::RESET;
+            }
+            ReceiveState::Open | ReceiveState::FinalKnown(_) => {}
+        }
+        if let Some(code) = send.stopped() {
+            cell.stop_code.store(code, Relaxed);
+            bits |= flags::STOPPED;
+        }
+        if send.state() == SendState::Finished {
+            bits |= flags::FINISHED;
+        }
+        // Release: who sees these sees the bytes, windows and codes that were written before.
+        cell.confirmed.store(send.confirmed().get(), Release);
+        cell.readable.store(receive.received().get(), Release);
+        let dead = cell.flags.load(Relaxed) & flags::DEAD;
+        cell.flags.store(bits | dead, Release);
+        send.confirmed() == send.tail()
+    }
+}
+
+fn publish_window(cell: &crate::cell::EngineSide, window: &Window, place: u64) {
+    // The slot's former window is two generations old: the application has read past it, or
+    // `ReceiveHalf` would still hold it.
+    let slot = &cell.windows[(window.generation & 1) as usize];
+    slot.place.store(place, Relaxed);
+    slot.from.store(window.from.get(), Relaxed);
+    slot.log2.store(u32::from(window.lease.log2), Relaxed);
+    cell.generation.store(window.generation, Release);
+}

@@ -1,0 +1,170 @@
+//! Messages to streams.
+
+use netchannel_driver::{ChannelKey, DriverError, Event};
+use netchannel_units::{ChannelId, Timestamp};
+use netchannel_verbs::work::Status;
+use netchannel_verbs::{Context, MemoryRegion};
+use netchannel_vns::Placement;
+use netchannel_wire::Frame;
+use netchannel_wire::decode::parse;
+
+use crate::engine::Engine;
+use crate::engine::session::{Session, WindowSlab};
+use crate::error::Error;
+use crate::shared::Counters;
+
+/// Why a message ends its session.
+#[derive(Debug, thiserror::Error)]
+enum Rejection {
+    #[error(transparent)]
+    Wire(#[from] netchannel_wire::WireError),
+    #[error(transparent)]
+    Protocol(#[from] netchannel_vns::ProtocolError),
+    #[error(transparent)]
+    Channel(#[from] netchannel_channel::ChannelError),
+}
+
+impl<C: Context> Engine<C> {
+    /// Polls the group and handles what arrived. True if there was anything.
+    pub(super) fn receive(&mut self, now: Timestamp) -> bool {
+        let mut events = std::mem::take(&mut self.events);
+        let found = self.group.poll(now, &mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Message { channel, slot, length } => {
+                    self.on_message(now, channel, slot, length);
+                    self.group.release(slot);
+                }
+                Event::Failed { channel, status } => self.on_channel_failed(channel, status),
+            }
+        }
+        self.events = events;
+        match found {
+            Ok(count) => count > 0,
+            Err(error) => {
+                self.fail_all(&error.into());
+                true
+            }
+        }
+    }
+
+    fn on_message(&mut self, now: Timestamp, key: ChannelKey, slot: u32, length: u32) {
+        let Some((slot_of_session, number)) = self.owner(key) else { return };
+        let Some(Some(session)) = self.sessions.get_mut(slot_of_session as usize) else { return };
+        if session.is_over() {
+            return;
+        }
+        let bytes = self.group.message(slot, length);
+        let counters = &self.shared.counters;
+        let outcome = take_frames(now, ChannelId(number), session, bytes, counters).and_then(
+            |(header, elicits_ack)| {
+                let Some(channel) = self.group.channel_mut(key) else { return Ok(()) };
+                channel.state_mut().on_message(now, &header)?;
+                channel.state_mut().on_processed(elicits_ack);
+                while let Some(carried) = channel.poll_confirmed() {
+                    for item in &carried {
+                        session.streams.on_confirmed(item);
+                    }
+                    channel.recycle(carried);
+                }
+                Ok(())
+            },
+        );
+        if let Err(rejection) = outcome {
+            let error = Error::Session {
+                peer: session.shared.peer,
+                reason: format!("the peer broke the protocol on Channel {number}: {rejection}"),
+                kind: std::io::ErrorKind::InvalidData,
+            };
+            self.fail_session(slot_of_session, error);
+        }
+    }
+
+    pub(super) fn owner(&self, key: ChannelKey) -> Option<(u32, u16)> {
+        self.owners.get(usize::from(key.0)).copied().flatten()
+    }
+
+    pub(super) fn on_channel_failed(&mut self, key: ChannelKey, status: Status) {
+        let Some((slot, number)) = self.owner(key) else { return };
+        let Some(Some(session)) = self.sessions.get(slot as usize) else { return };
+        let kind = match status {
+            Status::RetryExceeded | Status::ReceiverNotReady => std::io::ErrorKind::TimedOut,
+            _ => std::io::ErrorKind::ConnectionAborted,
+        };
+        let queue_pair = self.group.channel(key).map_or(0, |c| c.queue_pair_number());
+        let error = Error::Session {
+            peer: session.shared.peer,
+            reason: format!(
+                "Channel {number} (queue pair {queue_pair}) failed with status {status:?}; moving \
+                 its streams to other Channels is not supported in this version"
+            ),
+            kind,
+        };
+        self.fail_session(slot, error);
+    }
+
+    pub(super) fn on_post_failed(&mut self, slot: u32, error: DriverError) {
+        let Some(Some(session)) = self.sessions.get(slot as usize) else { return };
+        let error = Error::Session {
+            peer: session.shared.peer,
+            reason: error.to_string(),
+            kind: std::io::ErrorKind::ConnectionAborted,
+        };
+        self.fail_session(slot, error);
+    }
+}
+
+/// Hands every frame to the streams and copies eager bytes to their windows.
+fn take_frames<C: Context>(
+    now: Timestamp,
+    via: ChannelId,
+    session: &mut Session<C>,
+    bytes: &[u8],
+    counters: &Counters,
+) -> Result<(netchannel_wire::MessageHeader, bool), Rejection> {
+    let (header, frames) = parse(bytes)?;
+    for frame in frames {
+        let frame = frame?;
+        if matches!(frame, Frame::Refuse { .. }) {
+            counters.refused.add(1);
+        }
+        match session.streams.on_frame(now, via, &frame)? {
+            Placement::None => {}
+            Placement::Copy { out_of_order } => {
+                let Frame::Data { bytes, .. } = frame else { continue };
+                let copied = place(&session.slabs, session.streams.pieces(), bytes);
+                counters.engine_copied.add(copied);
+                counters.placed_bytes.add(copied);
+                counters.placed_out_of_order.add(u64::from(out_of_order));
+            }
+            Placement::InPlace { bytes, out_of_order } => {
+                counters.placed_bytes.add(bytes);
+                counters.placed_out_of_order.add(u64::from(out_of_order));
+            }
+        }
+    }
+    Ok((header, header.frames > 0))
+}
+
+/// Copies the pieces of a chunk into the windows.
+fn place<C: Context>(
+    slabs: &[WindowSlab<C>],
+    pieces: &[netchannel_vns::receive::Piece],
+    bytes: &[u8],
+) -> u64 {
+    let mut copied = 0;
+    for piece in pieces {
+        let Some(slab) = slabs.get(piece.lease.slab.0 as usize) else { continue };
+        let Some(source) = bytes.get(piece.source..piece.source + piece.len) else { continue };
+        let offset = u64::from(piece.lease.offset) + piece.at;
+        debug_assert!(offset as usize + piece.len <= slab.region.len());
+        // SAFETY: a piece lies inside of its lease and the lease inside of its slab; a raw copy,
+        // because the peer and the application may touch the slab at the same time.
+        unsafe {
+            let target = slab.region.as_ptr().as_ptr().add(offset as usize);
+            std::ptr::copy_nonoverlapping(source.as_ptr(), target, source.len());
+        }
+        copied += source.len() as u64;
+    }
+    copied
+}

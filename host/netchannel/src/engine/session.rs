@@ -1,0 +1,230 @@
+//! What the engine keeps per peer.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use netchannel_driver::{ChannelKey, Group};
+use netchannel_scheduler::{ChannelView, Scheduler};
+use netchannel_units::{Duration, StreamOffset, Timestamp};
+use netchannel_verbs::Context;
+use netchannel_vns::streams::IdHasher;
+use netchannel_vns::{Carried, SlabId, Streams};
+use netchannel_wire::StreamId;
+
+use crate::cell::{Cell, buffer};
+use crate::engine::buffers::{SendBuffer, SendBuffers};
+use crate::region::RegionId;
+use crate::shared::SessionShared;
+
+/// A send buffer whose bytes are all confirmed is taken back after this long.
+const IDLE_BUFFER: Duration = Duration::from_millis(10);
+
+/// Bytes that an application lends for the time of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Borrow {
+    pub(crate) address: *const u8,
+    pub(crate) start: StreamOffset,
+    pub(crate) end: StreamOffset,
+}
+
+// SAFETY: lives only within `Engine::write_borrowed`, on the thread that lends the bytes.
+unsafe impl Send for Borrow {}
+
+/// A stream as the engine sees it, beside its state in [`Streams`].
+#[derive(Debug)]
+pub(crate) struct EngineStream {
+    pub(crate) cell: Cell,
+    pub(crate) buffer: Option<SendBuffer>,
+    pub(crate) borrow: Option<Borrow>,
+    /// Number of the newest window that the application knows.
+    pub(crate) generation: u32,
+    in_idle_queue: bool,
+}
+
+impl EngineStream {
+    pub(crate) fn new(cell: Cell) -> Self {
+        Self { cell, buffer: None, borrow: None, generation: 0, in_idle_queue: false }
+    }
+}
+
+/// A slab of receive windows, leased to this session.
+pub(crate) struct WindowSlab<C: Context> {
+    pub(crate) region: C::MemoryRegion,
+    pub(crate) id: RegionId,
+}
+
+pub(crate) type StreamTable = HashMap<u32, EngineStream, BuildHasherDefault<IdHasher>>;
+
+/// A session.
+pub(crate) struct Session<C: Context> {
+    pub(crate) shared: Arc<SessionShared>,
+    pub(crate) streams: Streams,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) channels: Vec<ChannelKey>,
+    pub(crate) views: Vec<ChannelView>,
+    pub(crate) table: StreamTable,
+    pub(crate) slabs: Vec<WindowSlab<C>>,
+    /// Streams whose application has not let go.
+    pub(crate) attached: usize,
+    /// Failed or closed: waits for the applications to let go.
+    pub(crate) over: bool,
+    idle_buffers: VecDeque<(Timestamp, StreamId)>,
+}
+
+impl<C: Context> Session<C> {
+    pub(crate) fn new(
+        shared: Arc<SessionShared>,
+        streams: Streams,
+        scheduler: Scheduler,
+        channels: Vec<ChannelKey>,
+    ) -> Self {
+        Self {
+            shared,
+            streams,
+            scheduler,
+            channels,
+            views: Vec::new(),
+            table: StreamTable::default(),
+            slabs: Vec::new(),
+            attached: 0,
+            over: false,
+            idle_buffers: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(crate) fn add_slab(&mut self, slab: WindowSlab<C>) {
+        self.streams.add_slab(SlabId(self.slabs.len() as u32));
+        self.slabs.push(slab);
+    }
+
+    /// The application wrote, or wants a buffer to write into.
+    pub(crate) fn on_written(&mut self, id: StreamId, buffers: &mut SendBuffers<C>) {
+        let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let application = &entry.cell.state().application;
+        let wanted = u64::from(application.buffer_wanted.load(Ordering::Relaxed));
+        // Pairs with the release store of the writer: the bytes are there.
+        let tail = StreamOffset::new(application.tail.load(Ordering::Acquire));
+        let Some(half) = self.streams.send_half(id) else { return };
+        let room = entry.buffer.map_or(0, |b| b.size());
+        // The tail is another party's word: what does not fit into the buffer was not written.
+        if entry.borrow.is_none()
+            && tail > half.tail()
+            && tail.saturating_since(half.confirmed()) <= room
+        {
+            // Fails if the half was finished or stopped, which the cell says already.
+            let _ = self.streams.write(id, tail);
+        }
+        if wanted > room {
+            self.supply_buffer(id, wanted, buffers);
+        }
+    }
+
+    /// Leases a send buffer, or a larger one once the old one is empty.
+    pub(crate) fn supply_buffer(&mut self, id: StreamId, bytes: u64, buffers: &mut SendBuffers<C>) {
+        let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let Some(half) = self.streams.send_half(id) else { return };
+        if half.confirmed() < half.tail() && entry.buffer.is_some() {
+            return;
+        }
+        let state = entry.cell.state();
+        if let Some(old) = entry.buffer {
+            if old.size() >= bytes {
+                return;
+            }
+            let taken = state.application.buffer_state.compare_exchange(
+                buffer::IDLE,
+                buffer::NONE,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            if taken.is_err() {
+                return;
+            }
+            buffers.release(old);
+            entry.buffer = None;
+        }
+        match buffers.lease(bytes) {
+            Ok(new) => {
+                entry.buffer = Some(new);
+                state.engine.buffer_place.store(new.place, Ordering::Relaxed);
+                state.engine.buffer_log2.store(u32::from(new.log2()), Ordering::Relaxed);
+                state.application.buffer_state.store(buffer::IDLE, Ordering::Release);
+            }
+            // The application asks again; other buffers come back meanwhile.
+            Err(error) => tracing::warn!(%error, "no send buffer"),
+        }
+    }
+
+    /// The application read.
+    pub(crate) fn on_consumed(&mut self, now: Timestamp, id: StreamId) {
+        let Some(entry) = self.table.get(&id.0) else { return };
+        let upto = entry.cell.state().application.consumed.load(Ordering::Acquire);
+        if !self.streams.consume(now, id, StreamOffset::new(upto)) {
+            tracing::warn!(?id, upto, "the application claims to have read what is not there");
+        }
+    }
+
+    /// Notes that a stream's send buffer holds nothing now.
+    pub(crate) fn note_idle_buffer(&mut self, now: Timestamp, id: StreamId) {
+        if let Some(entry) = self.table.get_mut(&id.0)
+            && entry.buffer.is_some()
+            && !entry.in_idle_queue
+        {
+            entry.in_idle_queue = true;
+            self.idle_buffers.push_back((now + IDLE_BUFFER, id));
+        }
+    }
+
+    /// Gives back what was idle for long.
+    pub(crate) fn on_timeout(&mut self, now: Timestamp, buffers: &mut SendBuffers<C>) {
+        if self.streams.next_timeout().is_some_and(|at| at <= now) {
+            self.streams.on_timeout(now);
+        }
+        while let Some(&(at, id)) = self.idle_buffers.front()
+            && at <= now
+        {
+            self.idle_buffers.pop_front();
+            let Some(entry) = self.table.get_mut(&id.0) else { continue };
+            entry.in_idle_queue = false;
+            let Some(half) = self.streams.send_half(id) else { continue };
+            let Some(old) = entry.buffer else { continue };
+            let state = entry.cell.state();
+            // Bytes of which we have not heard yet may lie in it.
+            let unseen = state.application.tail.load(Ordering::Acquire) > half.confirmed().get();
+            if unseen {
+                continue;
+            }
+            let taken = state.application.buffer_state.compare_exchange(
+                buffer::IDLE,
+                buffer::NONE,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            if taken.is_ok() {
+                // The writer may have come and gone between the two looks.
+                if state.application.tail.load(Ordering::Acquire) > half.confirmed().get() {
+                    state.application.buffer_state.store(buffer::IDLE, Ordering::Release);
+                    continue;
+                }
+                entry.buffer = None;
+                buffers.release(old);
+            }
+        }
+    }
+
+    pub(crate) fn next_timeout(&self, group: &Group<C, Carried>) -> Option<Timestamp> {
+        let buffers = self.idle_buffers.front().map(|(at, _)| *at);
+        let channels = self
+            .channels
+            .iter()
+            .filter_map(|key| group.channel(*key)?.state().next_timeout())
+            .min();
+        [buffers, self.streams.next_timeout(), channels].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,472 @@
+//! Sessions and streams come and go.
+
+use std::sync::Arc;
+
+use netchannel_channel::{ChannelConfig, Controller};
+use netchannel_driver::{ChannelKey, Group, GroupConfig};
+use netchannel_scheduler::{Scheduler, SchedulerConfig, StreamKey as SchedulerKey};
+use netchannel_units::{Bandwidth, ChannelId, Class, Duration};
+use netchannel_verbs::queue_pair::ConnectOptions;
+use netchannel_verbs::{Access, Context, Endpoint};
+use netchannel_vns::Streams;
+use netchannel_vns::pool::SLAB_LOG2;
+use netchannel_vns::streams::{Role, StreamsConfig};
+use netchannel_wire::StreamId;
+use netchannel_wire::frame::{MessageHeader, reset};
+
+use crate::cell::{Cell, CellBlocks, flags};
+use crate::config::Config;
+use crate::engine::buffers::SendBuffers;
+use crate::engine::session::{EngineStream, Session, WindowSlab};
+use crate::engine::{Engine, StreamKey};
+use crate::error::Error;
+use crate::listener::Backlog;
+use crate::shared::{Command, SessionShared, Shared, StreamSeed, lock};
+
+/// Bytes that a stream may send before it has a window: a receive slot's worth or two, a round
+/// trip at low rates.
+pub(crate) const EAGER_CREDIT: u64 = 16_384;
+/// Channels that an engine has room for, over all sessions.
+const MAX_CHANNELS: u32 = 256;
+
+/// What a session needs that its two ends agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionTerms {
+    pub(crate) role: Role,
+    pub(crate) peer_slots: u32,
+    pub(crate) peer_slot_bytes: u32,
+    pub(crate) peer_eager_credit: u64,
+}
+
+/// Counters of one Channel.
+#[derive(Clone, Debug)]
+pub(crate) struct ChannelReport {
+    pub(crate) session: u32,
+    pub(crate) id: u16,
+    pub(crate) queue_pair: u32,
+    pub(crate) stats: netchannel_channel::ChannelStats,
+    pub(crate) rate: Bandwidth,
+    pub(crate) completion_time: Option<Duration>,
+}
+
+/// Set-up operations, the same for every provider.
+pub(crate) trait EngineControl: Send {
+    /// Makes `channels` unconnected Channels; returns their keys and endpoints.
+    fn make_channels(
+        &mut self,
+        channels: u16,
+        peer_slots: u32,
+    ) -> Result<Vec<(ChannelKey, Endpoint)>, Error>;
+
+    /// Takes back Channels that no session got.
+    fn drop_channels(&mut self, keys: &[ChannelKey]);
+
+    /// Connects Channels to the peer's endpoints, in order.
+    fn connect_channels(
+        &mut self,
+        pairs: &[(ChannelKey, Endpoint)],
+        peer_slots: u32,
+    ) -> Result<(), Error>;
+
+    /// Makes a session of connected Channels; returns its slot.
+    fn add_session(
+        &mut self,
+        shared: Arc<SessionShared>,
+        terms: SessionTerms,
+        channels: Vec<ChannelKey>,
+    ) -> u32;
+
+    /// Ends a session; its streams fail with `error`.
+    fn end_session(&mut self, slot: u32, error: Error);
+
+    /// Gives a session a slab of receive windows made by [`SlabMaker`].
+    fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>);
+
+    /// Opens a stream.
+    fn open_stream(&mut self, slot: u32, service: u16, class: Class) -> Result<StreamSeed, Error>;
+
+    /// Counters of all Channels.
+    fn channels(&self) -> Vec<ChannelReport>;
+
+    /// Why a session is over, if it is.
+    fn session_error(&self, slot: u32) -> Option<Error>;
+
+    /// Streams that their applications let go and whose bytes are not all confirmed.
+    fn unfinished(&self) -> usize;
+
+    /// Number of streams and of sessions alive.
+    fn census(&self) -> (usize, usize);
+}
+
+/// Makes slabs of receive windows off the polling cores.
+pub(crate) trait SlabMaker: Send {
+    /// A slab, for [`EngineControl::add_slab`].
+    fn make(
+        &self,
+        regions: &crate::region::Regions,
+    ) -> Result<Box<dyn std::any::Any + Send>, Error>;
+}
+
+impl<C: Context> SlabMaker for C {
+    fn make(
+        &self,
+        regions: &crate::region::Regions,
+    ) -> Result<Box<dyn std::any::Any + Send>, Error> {
+        use netchannel_verbs::MemoryRegion;
+        let region = self.alloc(1 << SLAB_LOG2, Access::LOCAL_WRITE | Access::REMOTE_WRITE)?;
+        let id = regions.add(region.as_ptr()).ok_or(Error::NoMemory { what: "region numbers" })?;
+        Ok(Box::new(WindowSlab::<C> { region, id }))
+    }
+}
+
+impl<C: Context> Engine<C> {
+    /// An engine without sessions.
+    pub(crate) fn new(context: C, config: Config, shared: Arc<Shared>) -> Result<Self, Error> {
+        let group_config = GroupConfig { channels: MAX_CHANNELS, ..GroupConfig::default() };
+        let group = Group::new(context.clone(), group_config)?;
+        Ok(Self {
+            group,
+            sessions: Vec::new(),
+            owners: Vec::new(),
+            buffers: SendBuffers::new(context.clone(), Arc::clone(&shared.regions)),
+            ports: Vec::new(),
+            cells: CellBlocks::default(),
+            shared,
+            config,
+            context,
+            events: Vec::new(),
+            touched: Vec::new(),
+            last_poll: netchannel_units::Timestamp::ZERO,
+        })
+    }
+
+    fn streams_config(&self, terms: &SessionTerms) -> StreamsConfig {
+        let direct = self.context.attributes().moves_bytes_while_posting();
+        let slot = self.group.config().slot_bytes.min(terms.peer_slot_bytes) as u64;
+        let overhead = (MessageHeader::LEN + netchannel_wire::encode::DATA_OVERHEAD) as u64;
+        StreamsConfig {
+            role: terms.role,
+            eager_credit: EAGER_CREDIT,
+            peer_eager_credit: terms.peer_eager_credit,
+            window_log2: self.config.window.trailing_zeros() as u8,
+            eager_chunk: slot - overhead,
+            // A WRITE and its announcement are two packets and two requests; the soft NIC makes
+            // up for that with every copy saved, a real one only above a packet.
+            bulk_min: if direct { 1_024 } else { 4_096 },
+        }
+    }
+
+    fn channel_config(&self, peer_slots: u32) -> Result<ChannelConfig, Error> {
+        let config = ChannelConfig {
+            receive_slots: self.group.config().receive_slots,
+            peer_slots,
+            send_queue: self.group.config().send_slots,
+            ..ChannelConfig::default()
+        };
+        config.check().map_err(|e| Error::Config { reason: e.to_string() })?;
+        Ok(config)
+    }
+
+    fn scheduler_config(&self) -> SchedulerConfig {
+        let direct = self.context.attributes().moves_bytes_while_posting();
+        let default = SchedulerConfig::default();
+        let chunk = match self.config.chunk {
+            // In the cache of the core that copies, and of the one that reads meanwhile.
+            0 if direct => 64 << 10,
+            0 => 256 << 10,
+            bytes => bytes as u64,
+        };
+        SchedulerConfig { policy: self.config.policy, chunk, ..default }
+    }
+
+    /// Ends every session: the device or a queue of the group broke.
+    pub(super) fn fail_all(&mut self, error: &Error) {
+        for slot in 0..self.sessions.len() {
+            self.fail_session(slot as u32, error.clone());
+        }
+    }
+
+    /// Ends a session: Channels go, applications learn why.
+    pub(super) fn fail_session(&mut self, slot: u32, error: Error) {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        if session.over {
+            return;
+        }
+        tracing::debug!(peer = %session.shared.peer, %error, "session over");
+        session.over = true;
+        session.shared.fail(error);
+        for key in session.channels.drain(..) {
+            self.owners[usize::from(key.0)] = None;
+            self.group.remove_channel(key);
+        }
+        for entry in session.table.values() {
+            let state = entry.cell.state();
+            state.engine.flags.fetch_or(flags::DEAD, std::sync::atomic::Ordering::Release);
+        }
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        for entry in session.table.values() {
+            super::publish::wake_waiters(&self.ports, entry.cell.state());
+        }
+        self.shared.ask_helper();
+    }
+
+    /// Frees a session that is over once every application has let go of its streams.
+    pub(super) fn bury(&mut self, slot: u32) -> bool {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
+        if session.attached > 0 {
+            return false;
+        }
+        let Some(session) = self.sessions[slot as usize].take() else { return false };
+        for (_, entry) in session.table {
+            if let Some(buffer) = entry.buffer {
+                self.buffers.release(buffer);
+            }
+            self.cells.give(entry.cell);
+        }
+        for slab in session.slabs {
+            self.shared.regions.remove(slab.id);
+        }
+        true
+    }
+
+    /// Streams that both sides are done with.
+    pub(super) fn collect_closed(&mut self, slot: u32) {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        while let Some(id) = session.streams.poll_closed() {
+            session.scheduler.remove(SchedulerKey(u64::from(id.0)));
+            let Some(entry) = session.table.remove(&id.0) else { continue };
+            if let Some(buffer) = entry.buffer {
+                self.buffers.release(buffer);
+            }
+            self.cells.give(entry.cell);
+        }
+        if session.streams.take_slab_demand() {
+            let held = (session.slabs.len() as u64) << SLAB_LOG2;
+            if held + (1 << SLAB_LOG2) <= self.config.session_memory as u64 {
+                lock(&self.shared.slab_demand).push(slot);
+                self.shared.ask_helper();
+            }
+        }
+    }
+
+    /// Gives streams that the peer opened to their listeners.
+    pub(super) fn take_incoming(&mut self, slot: u32) {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        while let Some(incoming) = session.streams.poll_incoming() {
+            let listener = lock(&self.shared.listeners).get(&incoming.service).cloned();
+            let outcome = match listener {
+                None => Err(reset::REFUSED),
+                Some(backlog) => offer(slot, session, &mut self.cells, &incoming, &backlog),
+            };
+            if let Err(code) = outcome {
+                session.streams.refuse(incoming.stream, code);
+            }
+        }
+    }
+
+    pub(super) fn take_inbox(&mut self) -> bool {
+        let commands = self.shared.inbox.take();
+        let any = !commands.is_empty();
+        for command in commands {
+            self.on_command(command);
+        }
+        self.ports.retain(|port| !port.is_closed());
+        any
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let key = match command {
+            Command::Port(port) => {
+                self.ports.push(port);
+                return;
+            }
+            Command::Finish(key)
+            | Command::Reset(key, _)
+            | Command::Stop(key, _)
+            | Command::Release(key) => key,
+        };
+        let Some(Some(session)) = self.sessions.get_mut(key.session() as usize) else { return };
+        let id = key.stream();
+        match command {
+            Command::Port(_) => {}
+            Command::Finish(_) => {
+                // The last bytes may not have rung yet.
+                session.on_written(id, &mut self.buffers);
+                session.streams.finish(id);
+            }
+            Command::Reset(_, code) => session.streams.reset(id, code),
+            Command::Stop(_, code) => session.streams.stop(id, code),
+            Command::Release(_) => {
+                session.attached -= 1;
+                if session.over {
+                    return;
+                }
+                session.on_written(id, &mut self.buffers);
+                session.streams.release(id, reset::CANCELLED);
+            }
+        }
+    }
+}
+
+fn attach<C: Context>(
+    slot: u32,
+    session: &mut Session<C>,
+    id: StreamId,
+    class: Class,
+    cell: Cell,
+) -> StreamSeed {
+    session.table.insert(id.0, EngineStream::new(cell.clone()));
+    session.attached += 1;
+    StreamSeed { key: StreamKey::new(slot, id), cell, session: Arc::clone(&session.shared), class }
+}
+
+fn offer<C: Context>(
+    slot: u32,
+    session: &mut Session<C>,
+    cells: &mut CellBlocks,
+    incoming: &netchannel_vns::streams::Incoming,
+    backlog: &Backlog,
+) -> Result<(), u32> {
+    if backlog.is_full() {
+        return Err(reset::BUSY);
+    }
+    let cell = cells.take().map_err(|_| reset::BUSY)?;
+    backlog.push(attach(slot, session, incoming.stream, incoming.class, cell));
+    Ok(())
+}
+
+impl<C: Context> EngineControl for Engine<C> {
+    fn make_channels(
+        &mut self,
+        channels: u16,
+        peer_slots: u32,
+    ) -> Result<Vec<(ChannelKey, Endpoint)>, Error> {
+        let config = self.channel_config(peer_slots)?;
+        let mut made: Vec<(ChannelKey, Endpoint)> = Vec::new();
+        for number in 0..channels {
+            let controller: Controller = self.config.congestion.clone();
+            match self.group.add_channel(ChannelId(number), config, controller) {
+                Ok(key) => {
+                    let endpoint = self.group.channel(key).map(|c| c.endpoint());
+                    made.extend(endpoint.map(|endpoint| (key, endpoint)));
+                }
+                Err(error) => {
+                    for (key, _) in made {
+                        self.group.remove_channel(key);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    fn drop_channels(&mut self, keys: &[ChannelKey]) {
+        for key in keys {
+            self.group.remove_channel(*key);
+        }
+    }
+
+    fn connect_channels(
+        &mut self,
+        pairs: &[(ChannelKey, Endpoint)],
+        peer_slots: u32,
+    ) -> Result<(), Error> {
+        let config = self.channel_config(peer_slots)?;
+        for (key, endpoint) in pairs {
+            if let Some(channel) = self.group.channel_mut(*key) {
+                // Nothing was sent yet: the peer's number of slots is known only now.
+                channel.set_state(config, self.config.congestion.clone());
+                channel.connect(endpoint, &ConnectOptions::default())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_session(
+        &mut self,
+        shared: Arc<SessionShared>,
+        terms: SessionTerms,
+        channels: Vec<ChannelKey>,
+    ) -> u32 {
+        let streams = Streams::new(self.streams_config(&terms));
+        let scheduler = Scheduler::new(self.scheduler_config());
+        let slot = match self.sessions.iter().position(Option::is_none) {
+            Some(slot) => slot,
+            None => {
+                self.sessions.push(None);
+                self.sessions.len() - 1
+            }
+        };
+        for (number, key) in channels.iter().enumerate() {
+            let index = usize::from(key.0);
+            if self.owners.len() <= index {
+                self.owners.resize(index + 1, None);
+            }
+            self.owners[index] = Some((slot as u32, number as u16));
+        }
+        self.sessions[slot] = Some(Session::new(shared, streams, scheduler, channels));
+        slot as u32
+    }
+
+    fn end_session(&mut self, slot: u32, error: Error) {
+        self.fail_session(slot, error);
+    }
+
+    fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>) {
+        let Ok(slab) = slab.downcast::<WindowSlab<C>>() else { return };
+        match self.sessions.get_mut(slot as usize) {
+            Some(Some(session)) if !session.over => session.add_slab(*slab),
+            _ => self.shared.regions.remove(slab.id),
+        }
+    }
+
+    fn open_stream(&mut self, slot: u32, service: u16, class: Class) -> Result<StreamSeed, Error> {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else {
+            return Err(Error::Closed);
+        };
+        if session.over {
+            return Err(session.shared.error());
+        }
+        let cell = self.cells.take()?;
+        let id = session.streams.open(service, class).map_err(Error::Stream)?;
+        Ok(attach(slot, session, id, class, cell))
+    }
+
+    fn channels(&self) -> Vec<ChannelReport> {
+        let mut reports = Vec::new();
+        for (slot, session) in self.sessions.iter().enumerate() {
+            let Some(session) = session else { continue };
+            for (number, key) in session.channels.iter().enumerate() {
+                let Some(channel) = self.group.channel(*key) else { continue };
+                reports.push(ChannelReport {
+                    session: slot as u32,
+                    id: number as u16,
+                    queue_pair: channel.queue_pair_number(),
+                    stats: *channel.state().stats(),
+                    rate: channel.state().rate(),
+                    completion_time: channel.state().completion_time(),
+                });
+            }
+        }
+        reports
+    }
+
+    fn session_error(&self, slot: u32) -> Option<Error> {
+        match self.sessions.get(slot as usize) {
+            Some(Some(session)) if !session.over => None,
+            Some(Some(session)) => Some(session.shared.error()),
+            _ => Some(Error::Closed),
+        }
+    }
+
+    fn unfinished(&self) -> usize {
+        let alive = self.sessions.iter().flatten().filter(|s| !s.over);
+        alive.map(|s| s.streams.released()).sum()
+    }
+
+    fn census(&self) -> (usize, usize) {
+        let sessions = self.sessions.iter().flatten();
+        (sessions.clone().map(|s| s.streams.len()).sum(), sessions.count())
+    }
+}

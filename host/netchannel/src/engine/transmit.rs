@@ -1,0 +1,331 @@
+//! Streams to messages.
+
+use netchannel_driver::{RcChannel, Source};
+use netchannel_scheduler::{Assignment, ChannelView, StreamKey as SchedulerKey};
+use netchannel_units::{ByteRange, ChannelId, Timestamp};
+use netchannel_verbs::{Context, MemoryRegion};
+use netchannel_vns::streams::Control;
+use netchannel_vns::{Carried, Chunk, Form};
+use netchannel_wire::encode::DATA_OVERHEAD;
+use netchannel_wire::{Frame, StreamId};
+
+use crate::engine::Engine;
+use crate::engine::session::{EngineStream, Session};
+
+/// A remainder of a message smaller than this is not worth an eager frame of a longer chunk.
+const MIN_EAGER: usize = 256;
+
+impl<C: Context> Engine<C> {
+    /// Sends what a session may send now. True if something left.
+    pub(super) fn transmit(&mut self, now: Timestamp, slot: u32) -> bool {
+        let mut sent = self.send_control(now, slot);
+        sent |= self.send_bytes(now, slot);
+        sent |= self.flush(now, slot);
+        sent
+    }
+
+    fn send_control(&mut self, now: Timestamp, slot: u32) -> bool {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
+        let mut failure = None;
+        let mut any = false;
+        let mut deferred = 0;
+        while let Some(outgoing) = session.streams.poll_control() {
+            let via = match outgoing.via {
+                Some(via) => Some(via),
+                None => lightest(session, &self.group),
+            };
+            let key = via.and_then(|via| session.channels.get(usize::from(via.0)).copied());
+            let channel = key.and_then(|key| self.group.channel_mut(key));
+            let (Some(via), Some(channel)) = (via, channel) else { break };
+            let Some(frame) = complete(session, &outgoing.frame) else { break };
+            let mut pushed = channel.push(&frame);
+            if !pushed && channel.has_draft() {
+                // The draft is full: let it go and begin another.
+                match channel.flush(now) {
+                    Ok(_) => pushed = channel.push(&frame),
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
+                    }
+                }
+            }
+            if pushed {
+                channel.carry(outgoing.carried);
+                session.streams.on_control_sent(&outgoing.carried, via);
+                any = true;
+            } else {
+                // That Channel has no room; frames of other streams may use others.
+                deferred += 1;
+                if outgoing.via.is_none() || deferred > session.streams.owing() {
+                    break;
+                }
+                session.streams.defer_control();
+            }
+        }
+        if let Some(error) = failure {
+            self.on_post_failed(slot, error);
+        }
+        any
+    }
+
+    fn send_bytes(&mut self, now: Timestamp, slot: u32) -> bool {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
+        while let Some(backlog) = session.streams.poll_backlog() {
+            let key = SchedulerKey(u64::from(backlog.stream.0));
+            session.scheduler.pin(key, backlog.via);
+            session.scheduler.on_backlog(key, backlog.class, backlog.bytes);
+        }
+        if session.scheduler.is_idle() {
+            return false;
+        }
+        session.views.clear();
+        for (number, key) in session.channels.iter().enumerate() {
+            let Some(channel) = self.group.channel(*key) else { continue };
+            session.views.push(view(ChannelId(number as u16), channel));
+        }
+        let mut any = false;
+        loop {
+            let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return any };
+            let Some(assignment) = session.scheduler.next(&session.views) else { return any };
+            match self.send_assignment(now, slot, assignment) {
+                Ok(sent) => any |= sent,
+                Err(error) => {
+                    self.on_post_failed(slot, error);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Sends what the scheduler assigned to a Channel, as far as that has room.
+    fn send_assignment(
+        &mut self,
+        now: Timestamp,
+        slot: u32,
+        assignment: Assignment,
+    ) -> Result<bool, netchannel_driver::DriverError> {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return Ok(false) };
+        let id = StreamId(assignment.stream.0 as u32);
+        let number = usize::from(assignment.channel.0);
+        let key = session.channels[number];
+        let direct = self.context.attributes().moves_bytes_while_posting();
+        let Some(channel) = self.group.channel_mut(key) else { return Ok(false) };
+        let mut left = assignment.bytes;
+        let mut bulk = false;
+        let mut any = false;
+        let mut remaining = session.streams.send_half(id).map_or(0, |h| h.sendable());
+        while left > 0 {
+            let Some(chunk) = session.streams.next_chunk(id, left) else { break };
+            let Some(entry) = session.table.get(&id.0) else { break };
+            let Some((chunk, source)) = locate(entry, chunk, direct) else { break };
+            let hint = session.streams.backlog_hint(id, &chunk);
+            let sent = match chunk.form {
+                Form::Bulk(grant) => {
+                    bulk = true;
+                    let address = grant.address_of(chunk.range.start);
+                    let frame = Frame::Written {
+                        stream: id,
+                        grant: grant.id,
+                        range: chunk.range,
+                        backlog: hint,
+                    };
+                    let room = channel.may_draft()
+                        && channel.may_write()
+                        && channel.room() >= frame.encoded_len();
+                    if room {
+                        // SAFETY: the source is the stream's send buffer, which keeps the bytes
+                        // until they are confirmed, or (inline) the application's, which outlives
+                        // the flush at the end of this pass.
+                        unsafe { channel.push_write(source, address, grant.key) };
+                        channel.push(&frame);
+                        if source.inline {
+                            self.shared.counters.moved_by_posting.add(chunk.range.len());
+                        }
+                    }
+                    room.then_some(chunk)
+                }
+                Form::Eager => eager(channel, id, chunk, source, hint),
+            };
+            let Some(chunk) = sent else {
+                // Full: let it go, and try once more if that made room.
+                if channel.has_draft() && channel.flush(now)? {
+                    continue;
+                }
+                break;
+            };
+            if matches!(chunk.form, Form::Eager) {
+                self.shared.counters.engine_copied.add(chunk.range.len());
+            }
+            let (carried, rest) = session.streams.on_chunk_sent(id, &chunk);
+            channel.carry(carried);
+            left = left.saturating_sub(chunk.range.len());
+            remaining = rest;
+            any = true;
+        }
+        if bulk {
+            // Bulk bytes leave at once: the receiver works on them while the next are sent.
+            channel.flush(now)?;
+        }
+        session.views[number] = view(assignment.channel, channel);
+        if !any {
+            session.views[number].usable = false;
+        }
+        let class = session.streams.class(id).unwrap_or_default();
+        session.scheduler.on_backlog(assignment.stream, class, remaining);
+        Ok(any)
+    }
+
+    fn flush(&mut self, now: Timestamp, slot: u32) -> bool {
+        let Some(Some(session)) = self.sessions.get(slot as usize) else { return false };
+        let mut any = false;
+        let mut failure = None;
+        for key in &session.channels {
+            let Some(channel) = self.group.channel_mut(*key) else { continue };
+            match channel.flush(now) {
+                Ok(sent) => any |= sent,
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Some(error) = failure {
+            self.on_post_failed(slot, error);
+        }
+        any
+    }
+
+    /// Acknowledges where that is due (with `all`, wherever anything is unacknowledged).
+    pub(super) fn acknowledge(&mut self, now: Timestamp, slot: u32, all: bool) -> bool {
+        use netchannel_channel::AckNeed;
+        let Some(Some(session)) = self.sessions.get(slot as usize) else { return false };
+        let mut any = false;
+        let mut failure = None;
+        for key in &session.channels {
+            let Some(channel) = self.group.channel_mut(*key) else { continue };
+            if channel.state().next_timeout().is_some_and(|at| at <= now) {
+                channel.state_mut().on_timeout(now);
+            }
+            let due = match channel.state().wants_ack() {
+                AckNeed::Now => true,
+                AckNeed::Soon => all,
+                AckNeed::None => false,
+            };
+            if due {
+                match channel.acknowledge(now) {
+                    Ok(sent) => any |= sent,
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        if let Some(error) = failure {
+            self.on_post_failed(slot, error);
+        }
+        any
+    }
+}
+
+fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>) -> ChannelView {
+    let state = channel.state();
+    let draft = channel.draft_bytes();
+    ChannelView {
+        id,
+        usable: channel.may_draft() && channel.may_write(),
+        class: None,
+        outstanding: state.outstanding() + draft,
+        window_left: state.window_left().saturating_sub(draft),
+        rate: state.rate(),
+    }
+}
+
+/// The Channel with the least outstanding that takes a frame.
+fn lightest<C: Context>(
+    session: &Session<C>,
+    group: &netchannel_driver::Group<C, Carried>,
+) -> Option<ChannelId> {
+    let usable = session.channels.iter().enumerate().filter_map(|(number, key)| {
+        let channel = group.channel(*key)?;
+        channel
+            .may_draft()
+            // A draft that is open already costs no message of its own.
+            .then(|| (!channel.has_draft(), channel.state().outstanding(), number))
+    });
+    usable.min().map(|(_, _, number)| ChannelId(number as u16))
+}
+
+/// The frame of a control output.
+fn complete<C: Context>(session: &Session<C>, control: &Control) -> Option<Frame<'static>> {
+    Some(match *control {
+        Control::Frame(frame) => frame,
+        Control::Window { stream, grant, lease, from, limit } => {
+            let slab = session.slabs.get(lease.slab.0 as usize)?;
+            Frame::Window {
+                stream,
+                grant,
+                log2_size: lease.log2,
+                address: slab.region.remote_address() + u64::from(lease.offset),
+                key: slab.region.remote_key().0,
+                from,
+                limit,
+            }
+        }
+    })
+}
+
+/// Finds the bytes of a chunk, which is cut where they stop being contiguous.
+fn locate(entry: &EngineStream, chunk: Chunk, direct: bool) -> Option<(Chunk, Source)> {
+    let start = chunk.range.start;
+    let mut length = chunk.range.len();
+    let source = match entry.borrow {
+        Some(borrow) if start >= borrow.start => {
+            length = length.min(borrow.end.saturating_since(start));
+            let offset = start.saturating_since(borrow.start);
+            Source {
+                address: borrow.address as u64 + offset,
+                length: length as u32,
+                local_key: 0,
+                inline: true,
+            }
+        }
+        borrow => {
+            let buffer = entry.buffer.as_ref()?;
+            let (address, contiguous) = buffer.at(start.get());
+            length = length.min(contiguous);
+            if let Some(borrow) = borrow {
+                length = length.min(borrow.start.saturating_since(start));
+            }
+            Source {
+                address: address.as_ptr() as u64,
+                length: length as u32,
+                local_key: buffer.local_key,
+                inline: direct,
+            }
+        }
+    };
+    (length > 0)
+        .then(|| (Chunk { range: ByteRange::between(start, start + length), ..chunk }, source))
+}
+
+/// Adds an eager chunk, or as much of it as the draft takes.
+fn eager<C: Context>(
+    channel: &mut RcChannel<C, Carried>,
+    id: StreamId,
+    chunk: Chunk,
+    source: Source,
+    hint: u32,
+) -> Option<Chunk> {
+    if !channel.may_draft() {
+        return None;
+    }
+    let room = channel.room().saturating_sub(DATA_OVERHEAD);
+    let length = chunk.range.len() as usize;
+    if room < length && room < MIN_EAGER {
+        return None;
+    }
+    let length = length.min(room);
+    let hint = hint.saturating_add((chunk.range.len() as usize - length) as u32);
+    // SAFETY: `locate` found this many contiguous bytes in the send buffer, or in the buffer that
+    // the application lends for the time of this call.
+    let pushed = unsafe {
+        channel.push_data(id, chunk.range.start, hint, source.address as *const u8, length)
+    };
+    let range = ByteRange::between(chunk.range.start, chunk.range.start + length as u64);
+    pushed.then_some(Chunk { range, ..chunk })
+}

@@ -1,0 +1,120 @@
+//! Listeners.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::port::PortShared;
+use crate::runtime::{Keeper, Waitable, Waited, now};
+use crate::shared::{StreamSeed, lock};
+use crate::stream::Stream;
+
+/// Streams that wait to be accepted, per listener; more are refused as busy.
+const MAX_BACKLOG: usize = 4_096;
+
+/// Streams that peers opened and nobody accepted yet.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    streams: Mutex<VecDeque<StreamSeed>>,
+    waiters: Mutex<Vec<Arc<PortShared>>>,
+}
+
+impl Backlog {
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.streams).len() >= MAX_BACKLOG
+    }
+
+    pub(crate) fn push(&self, seed: StreamSeed) {
+        lock(&self.streams).push_back(seed);
+        for port in lock(&self.waiters).drain(..) {
+            if let Err(error) = port.wake.notify() {
+                tracing::warn!(%error, "cannot wake an application thread");
+            }
+        }
+    }
+
+    fn pop(&self) -> Option<StreamSeed> {
+        lock(&self.streams).pop_front()
+    }
+}
+
+impl Waitable for Backlog {
+    fn is_ready(&self) -> bool {
+        !lock(&self.streams).is_empty()
+    }
+
+    fn set_waiter(&self, port: Option<&Arc<PortShared>>) {
+        if let Some(port) = port {
+            let mut waiters = lock(&self.waiters);
+            if !waiters.iter().any(|p| p.number == port.number) {
+                waiters.push(Arc::clone(port));
+            }
+        }
+    }
+}
+
+/// Takes streams that peers open to an address.
+pub struct Listener {
+    keeper: Arc<Keeper>,
+    address: SocketAddr,
+    backlog: Arc<Backlog>,
+}
+
+impl Listener {
+    pub(crate) fn new(keeper: Arc<Keeper>, address: SocketAddr, backlog: Arc<Backlog>) -> Self {
+        Self { keeper, address, backlog }
+    }
+
+    /// The address, with the port that was chosen.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for the next stream.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] if this thread cannot be given a port.
+    pub fn accept(&self) -> Result<Stream, Error> {
+        loop {
+            if let Some(stream) = self.accept_until(None)? {
+                return Ok(stream);
+            }
+        }
+    }
+
+    /// Waits for the next stream, at most for `timeout`; `None` if none came.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_timeout(&self, timeout: Duration) -> Result<Option<Stream>, Error> {
+        self.accept_until(Some(now() + timeout))
+    }
+
+    fn accept_until(
+        &self,
+        deadline: Option<netchannel_units::Timestamp>,
+    ) -> Result<Option<Stream>, Error> {
+        loop {
+            if let Some(seed) = self.backlog.pop() {
+                return Ok(Some(Stream::new(Arc::clone(&self.keeper), seed)));
+            }
+            if self.keeper.wait(&*self.backlog, deadline)? == Waited::TimedOut {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let inner = &self.keeper.inner;
+        lock(&inner.shared.listeners).remove(&self.address.port());
+        inner.stop_listening(self.address);
+        // Streams that nobody will accept are let go.
+        while let Some(seed) = self.backlog.pop() {
+            drop(Stream::new(Arc::clone(&self.keeper), seed));
+        }
+    }
+}

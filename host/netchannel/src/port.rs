@@ -1,0 +1,137 @@
+//! Ports: how an application thread talks to the engine.
+//!
+//! One ring of doorbells and one wake-up per thread and runtime, never per stream. A doorbell says
+//! only "look at this stream's cell"; what there is to see lies in the cell. The other direction
+//! needs no ring: the engine writes the cell and notifies the ports that wait for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use netchannel_shared_memory::memory::SharedMemory;
+use netchannel_shared_memory::ring::{Consumer, MappedRing, Producer, ring_len};
+use netchannel_shared_memory::wake::Wake;
+
+use crate::engine::StreamKey;
+use crate::error::Error;
+
+/// Doorbells that a port holds; a full ring makes the thread drive the engine itself or wait.
+const CAPACITY: usize = 256;
+
+/// A doorbell: a stream, and what about it changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Doorbell {
+    pub(crate) stream: StreamKey,
+    pub(crate) what: What,
+}
+
+/// What an application did to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Wrote, or wants a send buffer.
+    Written,
+    /// Read.
+    Consumed,
+}
+
+type Words = [u64; 2];
+
+impl Doorbell {
+    fn pack(self) -> Words {
+        [self.stream.0, self.what as u64]
+    }
+
+    /// Whatever an application writes into the ring is either a doorbell or nothing.
+    fn unpack(words: Words) -> Option<Self> {
+        let what = match words[1] {
+            0 => What::Written,
+            1 => What::Consumed,
+            _ => return None,
+        };
+        Some(Self { stream: StreamKey(words[0]), what })
+    }
+}
+
+/// What both ends of a port share.
+#[derive(Debug)]
+pub(crate) struct PortShared {
+    /// Number of the port, from one: what stands in a cell's waiter words.
+    pub(crate) number: u32,
+    /// Wakes the thread.
+    pub(crate) wake: Wake,
+    closed: AtomicBool,
+}
+
+/// The thread's end.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) shared: Arc<PortShared>,
+    ring: Producer<Words, MappedRing>,
+}
+
+/// The engine's end.
+#[derive(Debug)]
+pub(crate) struct EnginePort {
+    pub(crate) shared: Arc<PortShared>,
+    ring: Consumer<Words, MappedRing>,
+}
+
+/// Makes both ends of port `number`.
+pub(crate) fn port(number: u32) -> Result<(Port, EnginePort), Error> {
+    let what = "making a port";
+    let bytes = ring_len::<Words>(CAPACITY).ok_or(Error::NoMemory { what: "ring sizes" })?;
+    let memory =
+        SharedMemory::create("netchannel-port", bytes).map_err(Error::shared_memory(what))?;
+    let mapping = Arc::new(memory.map().map_err(Error::shared_memory(what))?);
+    let ring = || {
+        MappedRing::new::<Words>(Arc::clone(&mapping), 0, CAPACITY)
+            .map_err(|_| Error::NoMemory { what: "ring sizes" })
+    };
+    let bad = |_| Error::NoMemory { what: "ring sizes" };
+    let wake = Wake::new().map_err(Error::shared_memory(what))?;
+    let shared = Arc::new(PortShared { number, wake, closed: AtomicBool::new(false) });
+    let producer = Producer::new(ring()?).map_err(bad)?;
+    let consumer = Consumer::new(ring()?).map_err(bad)?;
+    Ok((
+        Port { shared: Arc::clone(&shared), ring: producer },
+        EnginePort { shared, ring: consumer },
+    ))
+}
+
+impl Port {
+    /// Rings. False if the ring is full.
+    pub(crate) fn ring(&mut self, doorbell: Doorbell) -> bool {
+        let pushed = self.ring.push(doorbell.pack()).is_ok();
+        self.ring.publish();
+        pushed
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+    }
+}
+
+impl EnginePort {
+    /// The next doorbell. Words that are none, and rings that their owner damaged, are ignored:
+    /// they harm only the application that wrote them.
+    pub(crate) fn pop(&mut self) -> Option<Doorbell> {
+        loop {
+            match self.ring.pop() {
+                Ok(Some(words)) => match Doorbell::unpack(words) {
+                    Some(doorbell) => return Some(doorbell),
+                    None => continue,
+                },
+                Ok(None) | Err(_) => {
+                    self.ring.release();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Whether the thread is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+}

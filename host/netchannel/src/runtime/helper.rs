@@ -1,0 +1,181 @@
+//! The helper thread: control connections, memory, and the engine when nobody else drives it.
+//!
+//! It is asleep unless there is something to do. About the engine it is in one of three modes:
+//!
+//! ```text
+//!             nobody drove for 500 us            somebody drives again
+//!   Ticking ---------------------------> Watching ---------------------> Ticking
+//!      |  nobody drove, but a thread sleeps
+//!      +---------------------------------> Parked -- that thread woke --> Ticking
+//! ```
+//! Watching, it has armed the completion events and sleeps on them: keepalives, credit and
+//! acknowledgements go on while the application computes.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use netchannel_units::Timestamp;
+
+use crate::config::Poller;
+use crate::error::Error;
+use crate::runtime::links::Links;
+use crate::runtime::owner::HelperMode;
+use crate::runtime::{RuntimeInner, now};
+use crate::shared::lock;
+
+/// An inline engine that nobody has polled for this long is taken over.
+const TICK: Duration = Duration::from_micros(500);
+
+/// What applications ask of the helper.
+pub(super) enum HelperCommand {
+    /// Accept control connections here.
+    Listen(TcpListener),
+    /// Stop doing so.
+    Unlisten(SocketAddr),
+    /// Find or make a session.
+    Connect { peer: SocketAddr, reply: Arc<ConnectReply> },
+}
+
+/// The answer to [`HelperCommand::Connect`]: the session's slot.
+#[derive(Default)]
+pub(super) struct ConnectReply {
+    answer: Mutex<Option<Result<u32, Error>>>,
+    there: Condvar,
+}
+
+impl ConnectReply {
+    pub(super) fn answer(&self, answer: Result<u32, Error>) {
+        lock(&self.answer).get_or_insert(answer);
+        self.there.notify_all();
+    }
+
+    pub(super) fn wait(&self) -> Result<u32, Error> {
+        let mut answer = lock(&self.answer);
+        loop {
+            if let Some(answer) = answer.take() {
+                return answer;
+            }
+            answer = self.there.wait(answer).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Starts the helper thread.
+pub(super) fn spawn(inner: Arc<RuntimeInner>) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name("nc-helper".into())
+        .spawn(move || Helper { links: Links::default(), last_polls: 0, inner }.run())
+        .map_err(Error::system("starting the helper thread"))
+}
+
+struct Helper {
+    inner: Arc<RuntimeInner>,
+    links: Links,
+    last_polls: u64,
+}
+
+impl Helper {
+    fn run(mut self) {
+        while !self.inner.is_stopping() {
+            self.inner.shared.helper_looks();
+            let commands = std::mem::take(&mut *lock(&self.inner.commands));
+            for command in commands {
+                self.links.command(&self.inner, command);
+            }
+            self.make_slabs();
+            let timer = self.links.run(&self.inner);
+            let engine_timer = self.look_after_engine();
+            self.sleep([timer, engine_timer].into_iter().flatten().min());
+        }
+        self.links.say_goodbye(&self.inner);
+    }
+
+    fn sleep(&self, until: Option<Timestamp>) {
+        let wake = &self.inner.shared.helper_wake;
+        let mut fds = vec![wake.fd()];
+        self.links.add_fds(&mut fds);
+        if self.inner.owner.helper_mode() == HelperMode::Watching {
+            // SAFETY: the engine lives as long as `self.inner`.
+            fds.extend(self.inner.event_fds.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }));
+        }
+        super::wait::sleep(&fds, until.map(|at| at - now()));
+        self.inner.shared.counters.wakeups.add_shared(1);
+        let _ = wake.drain();
+    }
+
+    fn make_slabs(&self) {
+        let wanted = std::mem::take(&mut *lock(&self.inner.shared.slab_demand));
+        for slot in wanted {
+            let made = lock(&self.inner.slab_maker).make(&self.inner.shared.regions);
+            match made {
+                Ok(slab) => {
+                    self.inner.with_engine_quietly(|engine| engine.control().add_slab(slot, slab));
+                }
+                Err(error) => tracing::warn!(%error, "no memory for receive windows"),
+            }
+        }
+    }
+
+    /// Drives the engine if nobody else does; returns when to look again.
+    fn look_after_engine(&mut self) -> Option<Timestamp> {
+        let inner = Arc::clone(&self.inner);
+        if inner.config.poller == Poller::Dedicated {
+            return None;
+        }
+        match inner.owner.helper_mode() {
+            HelperMode::Parked => None,
+            HelperMode::Ticking => {
+                let polls = inner.shared.counters.polls.value();
+                if polls != self.last_polls || inner.owner.is_taken() {
+                    self.last_polls = polls;
+                    return Some(now() + TICK);
+                }
+                if inner.owner.sleepers.load(Ordering::SeqCst) > 0 {
+                    self.change(HelperMode::Parked);
+                    // A sleeper that woke in between has seen `Ticking` and told nobody.
+                    if inner.owner.sleepers.load(Ordering::SeqCst) == 0 {
+                        self.change(HelperMode::Ticking);
+                        return Some(now() + TICK);
+                    }
+                    return None;
+                }
+                self.change(HelperMode::Watching);
+                self.watch()
+            }
+            HelperMode::Watching => self.watch(),
+        }
+    }
+
+    fn change(&self, mode: HelperMode) {
+        self.inner.owner.set_helper_mode(mode);
+    }
+
+    /// One round as the driver: take what there is, arm, look again.
+    fn watch(&mut self) -> Option<Timestamp> {
+        let inner = Arc::clone(&self.inner);
+        let Some(mut engine) = inner.owner.try_own() else {
+            self.change(HelperMode::Ticking);
+            return Some(now() + TICK);
+        };
+        let polls = inner.shared.counters.polls.value();
+        if polls != self.last_polls && inner.owner.helper_mode() == HelperMode::Ticking {
+            self.last_polls = polls;
+            return Some(now() + TICK);
+        }
+        engine.drain_events();
+        engine.poll(now());
+        loop {
+            engine.settle(now());
+            engine.arm();
+            if !engine.poll(now()) {
+                break;
+            }
+        }
+        self.last_polls = inner.shared.counters.polls.value();
+        engine.next_timeout()
+    }
+}

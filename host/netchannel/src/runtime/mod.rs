@@ -1,0 +1,320 @@
+//! The runtime: an engine, the threads that drive it, and what applications call.
+//!
+//! - [`owner`]: who drives the engine.
+//! - [`wait`]: what a thread does that must wait.
+//! - [`helper`]: the thread that is asleep unless something beside the data path is to be done.
+//! - [`links`]: control connections, one per session.
+//! - [`dedicated`]: the polling thread, if there is one.
+
+mod dedicated;
+mod helper;
+mod links;
+mod owner;
+mod wait;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use netchannel_units::Timestamp;
+use netchannel_verbs::{Context, DeviceAttributes};
+
+use crate::config::{Config, Idle, Poller, StreamOptions};
+use crate::device::{self, Opened};
+use crate::engine::setup::SlabMaker;
+use crate::engine::{Drive, Engine};
+use crate::error::Error;
+use crate::listener::{Backlog, Listener};
+use crate::port::{Port, port};
+use crate::runtime::helper::{ConnectReply, HelperCommand};
+use crate::runtime::owner::Owner;
+use crate::shared::{Command, Shared, lock};
+use crate::stats::Stats;
+use crate::stream::Stream;
+
+pub(crate) use wait::{CellWait, Waitable, Waited};
+
+/// How long closing waits for what was written to be confirmed.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The monotonic clock.
+pub(crate) fn now() -> Timestamp {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Timestamp::from_nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// Everything that the threads of a runtime share.
+pub(crate) struct RuntimeInner {
+    pub(crate) owner: Owner,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: Config,
+    pub(crate) device: DeviceAttributes,
+    pub(crate) reason: String,
+    slab_maker: Mutex<Box<dyn SlabMaker>>,
+    commands: Mutex<Vec<HelperCommand>>,
+    /// Descriptors of completion events; they live as long as the engine.
+    event_fds: [std::os::fd::RawFd; 2],
+    next_port: AtomicU32,
+    stop: AtomicBool,
+}
+
+/// Numbers runtimes, so that a thread finds its port of each.
+static NEXT_RUNTIME: AtomicU64 = AtomicU64::new(1);
+
+/// Keeps the threads of a runtime running; the last clone ends them.
+pub(crate) struct Keeper {
+    pub(crate) inner: Arc<RuntimeInner>,
+    id: u64,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+thread_local! {
+    static PORTS: RefCell<Vec<(u64, Weak<Keeper>, Port)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An open device with its engine: from here come streams and listeners.
+///
+/// Clones are handles to the same runtime; it ends when the last handle, stream and listener is
+/// gone.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(crate) keeper: Arc<Keeper>,
+}
+
+impl Runtime {
+    /// Opens a device and starts what the configuration asks for.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting out of range, [`Error::Device`] if there is no such device
+    /// or it cannot be opened.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let opened = device::open(&config)?;
+        tracing::info!(device = opened.attributes().name, reason = opened.reason(), "device");
+        let reason = opened.reason().to_owned();
+        match opened {
+            Opened::Soft(context, _) => Self::with_context(context, reason, config),
+            Opened::Rdma(context, _) => Self::with_context(context, reason, config),
+        }
+    }
+
+    fn with_context<C: Context>(context: C, reason: String, config: Config) -> Result<Self, Error> {
+        let shared = Arc::new(Shared::new()?);
+        let device = context.attributes().clone();
+        let engine = Engine::new(context.clone(), config.clone(), Arc::clone(&shared))?;
+        let event_fds = engine.event_fds();
+        let inner = Arc::new(RuntimeInner {
+            owner: Owner::new(Box::new(engine)),
+            shared,
+            config,
+            device,
+            reason,
+            slab_maker: Mutex::new(Box::new(context)),
+            commands: Mutex::default(),
+            event_fds,
+            next_port: AtomicU32::new(1),
+            stop: AtomicBool::new(false),
+        });
+        let mut threads = vec![helper::spawn(Arc::clone(&inner))?];
+        if inner.config.poller == Poller::Dedicated {
+            threads.push(dedicated::spawn(Arc::clone(&inner))?);
+        }
+        let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { keeper: Arc::new(Keeper { inner, id, threads: Mutex::new(threads) }) })
+    }
+
+    /// The device in use.
+    pub fn device(&self) -> &DeviceAttributes {
+        &self.keeper.inner.device
+    }
+
+    /// Why this device is in use, in one line.
+    pub fn device_reason(&self) -> &str {
+        &self.keeper.inner.reason
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.keeper.inner.config
+    }
+
+    /// Takes streams that peers open to `address`; port 0 chooses a free one.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the address cannot be bound.
+    pub fn listen(&self, address: SocketAddr) -> Result<Listener, Error> {
+        let inner = &self.keeper.inner;
+        let socket = links::listen(address, &inner.device)?;
+        let local =
+            socket.local_addr().map_err(Error::system("asking for the listener's address"))?;
+        let backlog = Arc::new(Backlog::default());
+        lock(&inner.shared.listeners).insert(local.port(), Arc::clone(&backlog));
+        inner.command(HelperCommand::Listen(socket));
+        Ok(Listener::new(Arc::clone(&self.keeper), local, backlog))
+    }
+
+    /// Opens a stream to a listener. Hosts that have a session already share it.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] if nobody answers there, does not speak our protocol or does not listen;
+    /// other errors if Channels cannot be made.
+    pub fn connect(&self, peer: SocketAddr, options: &StreamOptions) -> Result<Stream, Error> {
+        let reply = Arc::new(ConnectReply::default());
+        self.keeper.inner.command(HelperCommand::Connect { peer, reply: Arc::clone(&reply) });
+        let slot = reply.wait()?;
+        let seed = self
+            .keeper
+            .inner
+            .with_engine(|engine| engine.control().open_stream(slot, peer.port(), options.class))?;
+        Stream::open(Arc::clone(&self.keeper), seed, peer)
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        Stats::collect(&self.keeper.inner)
+    }
+
+    /// Waits until everything written to streams that were let go is confirmed, then ends all
+    /// sessions.
+    ///
+    /// # Errors
+    /// [`Error::System`] with `TimedOut` if peers did not take everything within 5 s; the sessions
+    /// are over all the same.
+    pub fn close(self) -> Result<(), Error> {
+        self.keeper.shut_down()
+    }
+}
+
+impl Keeper {
+    /// Runs `f` with this thread's port, made on first use.
+    pub(crate) fn with_port<R>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&mut Port) -> R,
+    ) -> Result<R, Error> {
+        PORTS.with_borrow_mut(|ports| {
+            if let Some((_, _, port)) = ports.iter_mut().find(|(id, _, _)| *id == self.id) {
+                return Ok(f(port));
+            }
+            ports.retain(|(_, keeper, _)| keeper.strong_count() > 0);
+            let number = self.inner.next_port.fetch_add(1, Ordering::Relaxed);
+            let (mut application, engine) = port(number)?;
+            self.inner.shared.inbox.push(Command::Port(engine));
+            let result = f(&mut application);
+            ports.push((self.id, Arc::downgrade(self), application));
+            Ok(result)
+        })
+    }
+
+    fn shut_down(&self) -> Result<(), Error> {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        if threads.is_empty() {
+            return Ok(());
+        }
+        let lost = self.inner.linger();
+        self.inner.stop.store(true, Ordering::Release);
+        self.inner.shared.ask_helper();
+        self.inner.wake_driver();
+        for thread in threads {
+            // A thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+        if lost > 0 {
+            let source = std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("{lost} streams had bytes that their peers did not take within 5 s"),
+            );
+            return Err(Error::system("closing the runtime")(source));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut_down() {
+            tracing::warn!(%error, "closing");
+        }
+    }
+}
+
+impl RuntimeInner {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn command(&self, command: HelperCommand) {
+        lock(&self.commands).push(command);
+        self.shared.ask_helper();
+    }
+
+    /// Runs `f` on the engine, waiting for whoever drives it now: for set-up.
+    pub(crate) fn with_engine<R>(&self, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
+        loop {
+            if let Some(mut engine) = self.owner.try_own() {
+                let result = f(&mut *engine);
+                engine.poll(now());
+                self.let_go(engine);
+                return result;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Runs `f` on the engine without telling the helper that somebody drives: for the helper
+    /// itself, and for looking.
+    pub(crate) fn with_engine_quietly<R>(&self, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
+        loop {
+            if let Some(mut engine) = self.owner.try_own() {
+                let result = f(&mut *engine);
+                engine.poll(now());
+                self.release(engine);
+                return result;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn stop_listening(&self, address: SocketAddr) {
+        self.command(HelperCommand::Unlisten(address));
+    }
+
+    /// Gives the command to the engine and sees to it that it is taken.
+    pub(crate) fn submit(&self, command: Command) {
+        self.shared.inbox.push(command);
+        self.nudge();
+    }
+
+    /// Sees to it that the inbox is emptied soon.
+    pub(crate) fn nudge(&self) {
+        if self.config.poller == Poller::Dedicated {
+            self.wake_driver();
+            return;
+        }
+        while self.shared.inbox.has_any() {
+            match self.owner.try_own() {
+                Some(mut engine) => {
+                    engine.poll(now());
+                    self.let_go(engine);
+                }
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Drives until no stream is left that its application let go; returns how many are.
+    fn linger(&self) -> usize {
+        let deadline = now() + LINGER;
+        loop {
+            let left = self.with_engine(|engine| engine.control().unfinished());
+            if left == 0 || now() >= deadline {
+                return left;
+            }
+            if self.config.idle == Idle::Sleep || self.config.poller == Poller::Dedicated {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Who drives the engine.
+//!
+//! One word says whether somebody does. A thread that finds it free takes it, drives a pass and
+//! gives it back; a thread that finds it taken queues its work in its port. Nobody holds it while
+//! asleep: sleepers are counted, and who gives the engine back while somebody sleeps arms the
+//! completion events first and looks once more, so that the next arrival wakes the sleepers.
+
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use netchannel_shared_memory::wake::Wake;
+
+use crate::engine::Drive;
+use crate::runtime::{RuntimeInner, now};
+
+/// What the helper thread does about the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum HelperMode {
+    /// Looks every 500 us whether somebody drives.
+    Ticking = 0,
+    /// Sleeps on armed completion events: it is the one who drives.
+    Watching = 1,
+    /// Sleeps: an application thread sleeps on the completion events.
+    Parked = 2,
+}
+
+/// The engine and the right to drive it.
+pub(crate) struct Owner {
+    taken: AtomicBool,
+    engine: UnsafeCell<Box<dyn Drive>>,
+    /// Application threads that sleep on completion events.
+    pub(super) sleepers: AtomicU32,
+    helper_mode: AtomicU8,
+    /// The dedicated poller sleeps; who queues work wakes it.
+    pub(super) driver_asleep: AtomicBool,
+    pub(super) driver_wake: Option<Wake>,
+}
+
+// SAFETY: the engine is `Send` and reached only through an `Engine` guard, of which `taken` allows
+// one at a time.
+unsafe impl Sync for Owner {}
+// SAFETY: as above.
+unsafe impl Send for Owner {}
+
+/// The right to drive the engine, until dropped.
+pub(crate) struct OwnedEngine<'a> {
+    owner: &'a Owner,
+}
+
+impl Owner {
+    pub(super) fn new(engine: Box<dyn Drive>) -> Self {
+        Self {
+            taken: AtomicBool::new(false),
+            engine: UnsafeCell::new(engine),
+            sleepers: AtomicU32::new(0),
+            helper_mode: AtomicU8::new(HelperMode::Ticking as u8),
+            driver_asleep: AtomicBool::new(false),
+            driver_wake: Wake::new().ok(),
+        }
+    }
+
+    /// The engine, if nobody drives it.
+    pub(crate) fn try_own(&self) -> Option<OwnedEngine<'_>> {
+        // Look before the exchange: a failing one would take the cache line from the driver.
+        if self.taken.load(Ordering::Relaxed) || self.taken.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        Some(OwnedEngine { owner: self })
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn helper_mode(&self) -> HelperMode {
+        match self.helper_mode.load(Ordering::Acquire) {
+            1 => HelperMode::Watching,
+            2 => HelperMode::Parked,
+            _ => HelperMode::Ticking,
+        }
+    }
+
+    /// Changes what the helper does; returns what it did.
+    pub(super) fn set_helper_mode(&self, mode: HelperMode) -> HelperMode {
+        match self.helper_mode.swap(mode as u8, Ordering::AcqRel) {
+            1 => HelperMode::Watching,
+            2 => HelperMode::Parked,
+            _ => HelperMode::Ticking,
+        }
+    }
+}
+
+impl Deref for OwnedEngine<'_> {
+    type Target = dyn Drive;
+    fn deref(&self) -> &Self::Target {
+        // SAFETY: `taken` was false and is true now: no other guard exists.
+        unsafe { &**self.owner.engine.get() }
+    }
+}
+
+impl DerefMut for OwnedEngine<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        // SAFETY: as in `deref`, and `&mut self` makes it the only reference.
+        unsafe { &mut **self.owner.engine.get() }
+    }
+}
+
+impl Drop for OwnedEngine<'_> {
+    fn drop(&mut self) {
+        // Release: the next driver sees everything that this one did.
+        self.owner.taken.store(false, Ordering::Release);
+    }
+}
+
+impl RuntimeInner {
+    /// Gives the engine back on the way to the application, and lets the helper know that
+    /// somebody was here.
+    pub(crate) fn let_go(&self, engine: OwnedEngine<'_>) {
+        self.release(engine);
+        self.tell_helper();
+    }
+
+    /// Gives the engine back; sleepers will not miss what arrives from now on.
+    pub(super) fn release(&self, mut engine: OwnedEngine<'_>) {
+        if self.owner.sleepers.load(Ordering::SeqCst) > 0 {
+            engine.arm();
+            // What came before the arming makes no event.
+            while engine.poll(now()) {
+                engine.arm();
+            }
+        }
+    }
+
+    /// Makes the helper look after the engine in 500 us, if it does not do so already.
+    pub(super) fn tell_helper(&self) {
+        if self.owner.helper_mode() != HelperMode::Ticking
+            && self.owner.set_helper_mode(HelperMode::Ticking) != HelperMode::Ticking
+            && let Err(error) = self.shared.helper_wake.notify()
+        {
+            tracing::warn!(%error, "cannot wake the helper thread");
+        }
+    }
+
+    /// Wakes the dedicated poller if it sleeps. Call after queueing work.
+    pub(crate) fn wake_driver(&self) {
+        // The waker's half of the sleeper protocol: queue, fence, look.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.owner.driver_asleep.load(Ordering::Relaxed)
+            && self.owner.driver_asleep.swap(false, Ordering::AcqRel)
+            && let Some(wake) = &self.owner.driver_wake
+            && let Err(error) = wake.notify()
+        {
+            tracing::warn!(%error, "cannot wake the polling thread");
+        }
+    }
+}

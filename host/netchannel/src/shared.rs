@@ -1,0 +1,172 @@
+//! What the engine, the helper thread and the applications of a runtime share.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use netchannel_shared_memory::wake::Wake;
+
+use crate::cell::Cell;
+use crate::engine::StreamKey;
+use crate::error::Error;
+use crate::listener::Backlog;
+use crate::port::EnginePort;
+use crate::region::Regions;
+
+/// A counter that one thread at a time adds to and anybody reads.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Not a read-modify-write: the owner of the engine is the only writer.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    /// For counters that several threads write.
+    pub(crate) fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of a runtime.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Poll passes of the engine.
+    pub(crate) polls: Counter,
+    /// Payload bytes that the engine's processor copied.
+    pub(crate) engine_copied: Counter,
+    /// Payload bytes that applications' threads copied.
+    pub(crate) application_copied: Counter,
+    /// Payload bytes that posting moved (providers that move bytes while posting).
+    pub(crate) moved_by_posting: Counter,
+    pub(crate) placed_bytes: Counter,
+    pub(crate) placed_out_of_order: Counter,
+    pub(crate) refused: Counter,
+    /// Times that a thread of the runtime returned from sleep.
+    pub(crate) wakeups: Counter,
+}
+
+/// What happens to streams beside reading and writing: rare, so a lock will do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A thread's new port.
+    Port(EnginePort),
+    /// The application wrote its last byte.
+    Finish(StreamKey),
+    /// The application gives up sending.
+    Reset(StreamKey, u32),
+    /// The application reads no more.
+    Stop(StreamKey, u32),
+    /// The application has let go; the cell comes back when the stream is gone.
+    Release(StreamKey),
+}
+
+/// Commands on their way to the engine.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    commands: Mutex<Vec<Command>>,
+    any: AtomicBool,
+}
+
+/// A lock whose holders cannot leave broken state behind.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inbox {
+    pub(crate) fn push(&self, command: Command) {
+        lock(&self.commands).push(command);
+        self.any.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take(&self) -> Vec<Command> {
+        self.any.store(false, Ordering::Release);
+        std::mem::take(&mut lock(&self.commands))
+    }
+}
+
+/// A session as its streams see it.
+#[derive(Debug)]
+pub(crate) struct SessionShared {
+    pub(crate) peer: SocketAddr,
+    pub(crate) channels: u16,
+    error: Mutex<Option<Error>>,
+}
+
+impl SessionShared {
+    pub(crate) fn new(peer: SocketAddr, channels: u16) -> Arc<Self> {
+        Arc::new(Self { peer, channels, error: Mutex::new(None) })
+    }
+
+    /// Notes why the session is over; the first reason stays.
+    pub(crate) fn fail(&self, error: Error) {
+        lock(&self.error).get_or_insert(error);
+    }
+
+    pub(crate) fn error(&self) -> Error {
+        lock(&self.error).clone().unwrap_or(Error::Closed)
+    }
+}
+
+/// A stream that the engine made for an application.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamSeed {
+    pub(crate) key: StreamKey,
+    pub(crate) cell: Cell,
+    pub(crate) session: Arc<SessionShared>,
+    pub(crate) class: netchannel_units::Class,
+}
+
+/// Shared state of a runtime.
+pub(crate) struct Shared {
+    pub(crate) regions: Arc<Regions>,
+    pub(crate) counters: Counters,
+    pub(crate) inbox: Inbox,
+    /// Listeners by service.
+    pub(crate) listeners: Mutex<HashMap<u16, Arc<Backlog>>>,
+    /// Sessions that want another slab of receive windows.
+    pub(crate) slab_demand: Mutex<Vec<u32>>,
+    /// Set when the helper thread has something to do for the engine.
+    helper_wanted: AtomicBool,
+    pub(crate) helper_wake: Wake,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Result<Self, Error> {
+        let helper_wake =
+            Wake::new().map_err(Error::shared_memory("making the helper thread's wake-up"))?;
+        Ok(Self {
+            helper_wake,
+            regions: Arc::new(Regions::new()),
+            counters: Counters::default(),
+            inbox: Inbox::default(),
+            listeners: Mutex::default(),
+            slab_demand: Mutex::default(),
+            helper_wanted: AtomicBool::new(false),
+        })
+    }
+
+    /// Asks the helper thread to look at what the engine left for it.
+    pub(crate) fn ask_helper(&self) {
+        if !self.helper_wanted.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.helper_wake.notify()
+        {
+            tracing::warn!(%error, "cannot wake the helper thread");
+        }
+    }
+
+    /// The helper looks now.
+    pub(crate) fn helper_looks(&self) {
+        self.helper_wanted.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,96 @@
+//! Counters.
+
+use std::time::Duration;
+
+use netchannel_units::{Bandwidth, Class};
+
+use crate::runtime::RuntimeInner;
+
+/// Counters of a runtime since its start.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Counters of each Channel of the sessions alive.
+    pub channels: Vec<ChannelStats>,
+    /// Payload bytes that the stack copied in this process, on the way out and in.
+    pub copied_bytes: u64,
+    /// Payload bytes that posting moved from this process's memory into a peer's (devices that
+    /// move bytes while posting; a NIC would do it by DMA).
+    pub moved_by_posting: u64,
+    /// Bytes placed in receive windows.
+    pub placed_bytes: u64,
+    /// Chunks placed while earlier bytes were missing.
+    pub placed_out_of_order: u64,
+    /// Eager chunks that peers refused for want of memory.
+    pub refused: u64,
+    /// Times that a thread of the stack, or an application's inside of the stack, returned from
+    /// sleep.
+    pub wakeups: u64,
+    /// Poll passes of the engine.
+    pub polls: u64,
+    /// Streams alive.
+    pub streams: usize,
+    /// Sessions alive.
+    pub sessions: usize,
+}
+
+/// Counters of a Channel.
+#[derive(Clone, Debug)]
+pub struct ChannelStats {
+    /// Number of the session in this runtime.
+    pub session: u32,
+    /// Number of the Channel in its session.
+    pub id: u16,
+    /// Class of its group.
+    pub class: Option<Class>,
+    /// Number of the queue pair.
+    pub queue_pair: u32,
+    /// Bytes that left, frames included, as send completions say.
+    pub bytes_sent: u64,
+    /// Stream bytes that the peer's engine confirmed.
+    pub bytes_confirmed: u64,
+    /// Messages posted.
+    pub messages_sent: u64,
+    /// Messages that arrived.
+    pub messages_received: u64,
+    /// Smoothed time from post to completion, without this side's own queueing.
+    pub completion_time: Option<Duration>,
+    /// Measured delivery rate; zero if unknown.
+    pub rate: Bandwidth,
+}
+
+impl Stats {
+    pub(crate) fn collect(inner: &RuntimeInner) -> Self {
+        let (channels, (streams, sessions)) = inner.with_engine_quietly(|engine| {
+            let control = engine.control();
+            (control.channels(), control.census())
+        });
+        let counters = &inner.shared.counters;
+        let channels = channels
+            .into_iter()
+            .map(|report| ChannelStats {
+                session: report.session,
+                id: report.id,
+                class: None,
+                queue_pair: report.queue_pair,
+                bytes_sent: report.stats.bytes_completed,
+                bytes_confirmed: report.stats.bytes_confirmed,
+                messages_sent: report.stats.messages_posted,
+                messages_received: report.stats.messages_received,
+                completion_time: report.completion_time,
+                rate: report.rate,
+            })
+            .collect();
+        Self {
+            channels,
+            copied_bytes: counters.engine_copied.value() + counters.application_copied.value(),
+            moved_by_posting: counters.moved_by_posting.value(),
+            placed_bytes: counters.placed_bytes.value(),
+            placed_out_of_order: counters.placed_out_of_order.value(),
+            refused: counters.refused.value(),
+            wakeups: counters.wakeups.value(),
+            polls: counters.polls.value(),
+            streams,
+            sessions,
+        }
+    }
+}
