@@ -1,7 +1,10 @@
 //! The conformance suite on the NIC in memory.
 
+use std::time::Duration;
+
+use netchannel_units::Bandwidth;
 use netchannel_verbs::conformance;
-use netchannel_verbs::soft::{Context, SoftOptions};
+use netchannel_verbs::soft::{Context, LinkModel, SoftOptions};
 
 fn check(options: &SoftOptions) {
     let open = |seed| Context::open(SoftOptions { seed, ..options.clone() }).unwrap();
@@ -14,4 +17,23 @@ fn check(options: &SoftOptions) {
 #[test]
 fn at_once() {
     check(&SoftOptions::default());
+}
+
+#[test]
+fn deferred() {
+    for seed in [1, 20, 300] {
+        check(&SoftOptions { deferred: true, seed, ..SoftOptions::default() });
+    }
+}
+
+#[test]
+fn over_a_bad_link() {
+    let link = LinkModel {
+        rate: Bandwidth::from_gbps(100),
+        delay: Duration::from_micros(20),
+        loss: 0.001,
+        reorder: 0.01,
+        ..LinkModel::default()
+    };
+    check(&SoftOptions { link: Some(link), ..SoftOptions::default() });
 }

@@ -1,13 +1,15 @@
 //! What all objects of an opened device share.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use netchannel_shared_memory::wake::Wake;
 use netchannel_units::Bandwidth;
 
 use super::completion_queue::Completions;
+use super::link::{Link, LinkModel};
+use super::lock::SpinLock;
 use super::options::SoftOptions;
 use super::protocol::Token;
 use super::queue_pair::Shared;
@@ -40,8 +42,15 @@ pub(super) struct Device {
     pub(super) event_wake: Wake,
     next_number: AtomicU32,
     random: Mutex<Random>,
+    /// The link of the port, and how many queue pairs took one of their own.
+    port_link: Option<Arc<SpinLock<Link>>>,
+    links_taken: AtomicUsize,
     /// Sources that were changed before their request was executed (deferred mode).
     pub(super) violations: AtomicU64,
+}
+
+pub(super) fn shared_link(model: LinkModel, seed: u64) -> Arc<SpinLock<Link>> {
+    Arc::new(SpinLock::new(Link::new(model, seed)))
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,6 +60,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Device {
     pub(super) fn new(options: SoftOptions, name: Vec<u8>) -> Result<Self, Error> {
         let mut random = Random::new(options.seed);
+        let port_link = options.link.map(|model| shared_link(model, random.next()));
         let event_wake =
             Wake::new().map_err(super::shared_memory_failed("making an eventfd for events"))?;
         Ok(Self {
@@ -62,6 +72,8 @@ impl Device {
             events: Mutex::default(),
             event_wake,
             next_number: AtomicU32::new(random.next() as u32),
+            port_link,
+            links_taken: AtomicUsize::new(0),
             random: Mutex::new(random),
             violations: AtomicU64::new(0),
             options,
@@ -82,6 +94,16 @@ impl Device {
 
     pub(super) fn new_seed(&self) -> u64 {
         locked(&self.random).next()
+    }
+
+    /// The link of a new queue pair.
+    pub(super) fn new_link(&self) -> Option<Arc<SpinLock<Link>>> {
+        let links = &self.options.links;
+        if links.is_empty() {
+            return self.port_link.clone();
+        }
+        let index = self.links_taken.fetch_add(1, Ordering::Relaxed) % links.len();
+        Some(shared_link(links[index], self.new_seed()))
     }
 
     pub(super) fn add_queue_pair(&self, queue_pair: &Arc<Shared>) {
@@ -151,7 +173,7 @@ pub(super) fn attributes(options: &SoftOptions) -> DeviceAttributes {
             number: 1,
             active: true,
             mtu: 4096,
-            rate: Bandwidth::ZERO,
+            rate: options.link.map_or(Bandwidth::ZERO, |link| link.rate),
             link_layer: LinkLayer::Memory,
             gid: None,
             reason: "the memory of this host is the only port".into(),

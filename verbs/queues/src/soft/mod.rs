@@ -8,6 +8,7 @@
 //! - `wire_ring`: one direction of a queue pair in shared memory; `arm`: waking sleepers.
 //! - `region`: registered memory and its keys; `peer`, `remote_access`: reaching a peer's memory.
 //! - `completion_queue`, `shared_receive`: the queues.
+//! - [`link`], `deferred`: what a real wire and a real NIC do with time.
 //! - `service`: the set-up thread, and `protocol`: what it says to those of other devices.
 //!
 //! Objects that share a completion queue are meant to be used by one thread at a time. They are sound
@@ -15,11 +16,13 @@
 
 pub mod clock;
 pub mod context;
+pub mod link;
 pub mod options;
 
 mod anonymous;
 mod arm;
 mod completion_queue;
+mod deferred;
 mod device;
 mod gather;
 mod lock;
@@ -38,6 +41,7 @@ mod wire_ring;
 pub use clock::Clock;
 pub use completion_queue::CompletionQueue;
 pub use context::{Context, attributes};
+pub use link::{LinkModel, LinkStatistics};
 pub use options::SoftOptions;
 pub use queue_pair::QueuePair;
 pub use region::MemoryRegion;

@@ -1,6 +1,7 @@
 //! How a NIC in memory is opened.
 
 use super::clock::Clock;
+use super::link::LinkModel;
 
 /// Options of [`Context::open`](super::Context::open).
 #[derive(Clone, Debug)]
@@ -14,6 +15,10 @@ pub struct SoftOptions {
     pub deferred: bool,
     /// Inline limit; by default all there is, or 64 bytes in deferred mode.
     pub max_inline: Option<u32>,
+    /// A link behind the port, shared by all queue pairs of the device.
+    pub link: Option<LinkModel>,
+    /// A link for each queue pair instead: taken round robin, in the order in which they are made.
+    pub links: Vec<LinkModel>,
     /// Where timers and link models take the time from.
     pub clock: Clock,
 }
@@ -25,6 +30,8 @@ impl Default for SoftOptions {
             seed: 0,
             deferred: false,
             max_inline: None,
+            link: None,
+            links: Vec::new(),
             clock: Clock::Monotonic,
         }
     }

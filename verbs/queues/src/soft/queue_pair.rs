@@ -8,7 +8,6 @@
 //! outstanding request fails too, and waits until the peer has left its memory before it hands out
 //! its flushed completions: who has polled them may reuse that memory.
 
-use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
@@ -18,12 +17,14 @@ use netchannel_units::Timestamp;
 
 use super::arm::RemoteAlarm;
 use super::completion_queue::Completions;
-use super::device::Device;
+use super::deferred::Deferral;
+use super::device::{Device, shared_link};
+use super::link::{LinkModel, LinkStatistics};
 use super::lock::SpinLock;
 use super::peer::Peer;
 use super::protocol::{Address, Request, Token};
 use super::receive::{Fault, ReceiveSide};
-use super::send::SendSide;
+use super::send::{Path, SendSide};
 use super::service::Service;
 use super::shared_receive::SharedReceives;
 use super::wire_ring::{Refusal, Ring};
@@ -157,32 +158,28 @@ impl Shared {
         let mut found = 0;
         if !core.fencing {
             if std::ptr::eq(&*self.receive_queue, queue) {
-                found += take(&mut core.receive.completions, out);
+                found += core.receive.take(out);
             }
             if std::ptr::eq(&*self.send_queue, queue) {
-                found += take(&mut core.send.completions, &mut out[found..]);
+                found += core.send.take(&mut out[found..]);
             }
         }
         self.publish_hints(&core);
+        if self.is_delayed() {
+            // The caller may be about to sleep: only more polls bring this on.
+            queue.alarm.notify_if_armed();
+        }
         found
     }
 
     fn publish_hints(&self, core: &Core) {
         let busy = core.send.is_busy() || !core.receive.completions.is_empty() || core.fencing;
         self.busy.store(busy, Ordering::Relaxed);
-        self.delayed.store(core.receive.early, Ordering::Relaxed);
+        let delayed = core.receive.is_delayed() || core.send.is_delayed();
+        self.delayed.store(delayed, Ordering::Relaxed);
         self.failed.store(core.state == QueuePairState::Error, Ordering::Relaxed);
         self.consumed.store(core.receive.consumed(), Ordering::Relaxed);
     }
-}
-
-#[inline]
-fn take(completions: &mut VecDeque<WorkCompletion>, out: &mut [WorkCompletion]) -> usize {
-    let count = completions.len().min(out.len());
-    for (place, completion) in out.iter_mut().zip(completions.drain(..count)) {
-        *place = completion;
-    }
-    count
 }
 
 impl Core {
@@ -311,13 +308,15 @@ impl QueuePair {
             source,
             hint: "",
         })?;
-        let core = Core {
-            state: QueuePairState::Init,
-            send: SendSide::new(parts.send_capacity),
-            receive: ReceiveSide::new(parts.receive_capacity, parts.shared_receives),
-            fencing: false,
-            dead_since: None,
-        };
+        let mut send = SendSide::new(parts.send_capacity);
+        let mut receive = ReceiveSide::new(parts.receive_capacity, parts.shared_receives);
+        send.link = device.new_link();
+        if device.options.deferred {
+            send.deferral = Some(Deferral::new(device.new_seed()));
+            receive.deferral = Some(Deferral::new(device.new_seed()));
+        }
+        let core =
+            Core { state: QueuePairState::Init, send, receive, fencing: false, dead_since: None };
         let shared = Arc::new(Shared {
             number: device.new_number(),
             token,
@@ -340,6 +339,18 @@ impl QueuePair {
             shared.receive_queue.add(&shared);
         }
         Ok(Self { shared, service: service.clone() })
+    }
+
+    /// Puts a link of its own before this queue pair's sends, instead of the port's.
+    pub fn set_link(&mut self, model: LinkModel) {
+        let link = shared_link(model, self.shared.device.new_seed());
+        self.shared.core.lock().send.link = Some(link);
+    }
+
+    /// What the link before this queue pair has done, if there is a link model.
+    pub fn link_statistics(&self) -> Option<LinkStatistics> {
+        let core = self.shared.core.lock();
+        core.send.link.as_ref().map(|link| link.lock().statistics())
     }
 
     fn introduce(&self, address: &Address) -> Result<Arc<Peer>, Error> {
@@ -394,7 +405,11 @@ impl crate::QueuePair for QueuePair {
         if core.state != QueuePairState::Init || self.shared.remote.set(remote).is_err() {
             return invalid("it was connected by somebody else meanwhile".into());
         }
-        core.send.not_ready_retries = options.receiver_not_ready_retries;
+        core.send.path = Path {
+            ack_timeout: options.ack_timeout,
+            retries: options.retries,
+            not_ready_retries: options.receiver_not_ready_retries,
+        };
         core.receive.not_ready_timer = options.receiver_not_ready_timer;
         core.state = QueuePairState::ReadyToSend;
         Ok(())

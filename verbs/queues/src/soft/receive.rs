@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use netchannel_units::Timestamp;
 
+use super::deferred::Deferral;
 use super::gather::Cursor;
 use super::queue_pair::Shared;
 use super::shared_receive::SharedReceives;
@@ -51,7 +52,8 @@ pub(super) struct ReceiveSide {
     waits_since: Option<Timestamp>,
     pub(super) not_ready_timer: Duration,
     /// A message lies in the ring whose time has not come.
-    pub(super) early: bool,
+    early: bool,
+    pub(super) deferral: Option<Deferral>,
     /// The peer was refused: nothing of it is taken any more.
     stopped: bool,
 }
@@ -76,6 +78,7 @@ impl ReceiveSide {
             waits_since: None,
             not_ready_timer: Duration::ZERO,
             early: false,
+            deferral: None,
             stopped: false,
         }
     }
@@ -89,6 +92,25 @@ impl ReceiveSide {
     /// Whether a message waits for a receive.
     pub(super) fn is_waiting(&self) -> bool {
         self.waits_since.is_some()
+    }
+
+    /// Whether there is work that only polling or time brings on.
+    pub(super) fn is_delayed(&self) -> bool {
+        self.early || self.deferral.is_some() && !self.completions.is_empty()
+    }
+
+    /// Takes out completions that may be seen now.
+    #[inline]
+    pub(super) fn take(&mut self, out: &mut [WorkCompletion]) -> usize {
+        let mut count = self.completions.len();
+        if let Some(deferral) = &mut self.deferral {
+            count = deferral.release(count);
+        }
+        let count = count.min(out.len());
+        for (place, completion) in out.iter_mut().zip(self.completions.drain(..count)) {
+            *place = completion;
+        }
+        count
     }
 
     /// Matches what has arrived, until `budget` completions wait, and gives the slots back.

@@ -7,9 +7,14 @@
 
 use std::collections::VecDeque;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
+use super::deferred::{Deferral, checksum, poison};
 use super::gather::Cursor;
+use super::link::Link;
+use super::lock::SpinLock;
 use super::queue_pair::{Attachment, Shared};
 use super::remote_access::RegionCache;
 use super::wire_ring::{IN_SLOT, Kind, Refusal, SEGMENT, Sender, Slot, flag};
@@ -22,7 +27,7 @@ pub(super) struct SendSide {
     capacity: usize,
     outstanding: VecDeque<Outstanding>,
     pending: VecDeque<Pending>,
-    pub(super) completions: VecDeque<WorkCompletion>,
+    pub(super) completions: VecDeque<Finished>,
     sender: Sender,
     pub(super) regions: RegionCache,
     /// A request failed: nothing after it is executed.
@@ -33,7 +38,31 @@ pub(super) struct SendSide {
     writing: bool,
     /// Slots were published since the last `end_batch`; whether one of them is solicited.
     published: Option<bool>,
+    pub(super) path: Path,
+    pub(super) link: Option<Arc<SpinLock<Link>>>,
+    /// When the request that is executed now will be acknowledged; zero without a link model.
+    ready: u64,
+    /// The request in front has been executed, but its acknowledgement is still on the way.
+    early: bool,
+    pub(super) deferral: Option<Deferral>,
+    /// Finished requests whose slots are not free yet: see `Finished`.
+    held: usize,
+    unsignaled: usize,
+}
+
+/// What the sender does when the peer does not answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Path {
+    pub(super) ack_timeout: Duration,
+    pub(super) retries: u8,
     pub(super) not_ready_retries: u8,
+}
+
+/// A completion and the slots of the send queue that are free once it was polled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished {
+    pub(super) completion: WorkCompletion,
+    slots: usize,
 }
 
 /// An executed request.
@@ -42,6 +71,8 @@ struct Outstanding {
     id: u64,
     /// Slots that the peer must have consumed.
     end: u64,
+    /// When its acknowledgement arrives, in nanoseconds; zero without a link model.
+    ready: u64,
     bytes: u32,
     status: Status,
     opcode: Opcode,
@@ -56,6 +87,8 @@ struct Pending {
     owned: Option<Box<[u8]>>,
     /// Bytes sent already.
     done: u32,
+    /// Sum of the source when it was posted (deferred mode).
+    sum: Option<u64>,
 }
 
 /// What became of a request.
@@ -81,7 +114,13 @@ impl SendSide {
             introduced: false,
             writing: false,
             published: None,
-            not_ready_retries: 7,
+            path: Path::default(),
+            link: None,
+            ready: 0,
+            early: false,
+            deferral: None,
+            held: 0,
+            unsignaled: 0,
         }
     }
 
@@ -96,7 +135,28 @@ impl SendSide {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.outstanding.len() + self.pending.len() + self.completions.len() >= self.capacity
+        self.outstanding.len() + self.pending.len() + self.held >= self.capacity
+    }
+
+    /// Whether there is work that only polling or time brings on.
+    pub(super) fn is_delayed(&self) -> bool {
+        self.early
+            || self.deferral.is_some() && !(self.pending.is_empty() && self.completions.is_empty())
+    }
+
+    /// Takes out completions that may be seen now.
+    #[inline]
+    pub(super) fn take(&mut self, out: &mut [WorkCompletion]) -> usize {
+        let mut count = self.completions.len();
+        if let Some(deferral) = &mut self.deferral {
+            count = deferral.release(count);
+        }
+        let count = count.min(out.len());
+        for (place, finished) in out.iter_mut().zip(self.completions.drain(..count)) {
+            *place = finished.completion;
+            self.held -= finished.slots;
+        }
+        count
     }
 
     /// Whether a request that was executed while posting has completed already.
@@ -108,14 +168,15 @@ impl SendSide {
     #[inline]
     pub(super) fn post(&mut self, qp: &Shared, request: &SendRequest) -> Result<(), PostFailure> {
         check(request, qp.inline_limit)?;
-        if self.halted || !self.pending.is_empty() {
-            self.queue(request, 0);
+        let deferred = self.deferral.is_some() && !request.inline;
+        if self.halted || deferred || !self.pending.is_empty() {
+            self.queue(qp, request, 0);
             return Ok(());
         }
         let mut done = 0;
         let execution = self.execute(qp, request, &request.local, !request.inline, &mut done);
         if execution == Execution::Blocked {
-            self.queue(request, done);
+            self.queue(qp, request, done);
         } else {
             self.finish(qp, request, execution);
         }
@@ -123,24 +184,41 @@ impl SendSide {
     }
 
     #[cold]
-    fn queue(&mut self, request: &SendRequest, done: u32) {
+    fn queue(&mut self, qp: &Shared, request: &SendRequest, done: u32) {
+        let slices = request.local.as_slice();
+        let watched = self.deferral.is_some()
+            && !request.inline
+            && !matches!(request.operation, SendOperation::Read { .. })
+            && qp.device.regions.check(slices, Access::empty()).is_ok();
+        // SAFETY: the slices lie in registered memory, and the poster's word is that it stays valid.
+        let sum = watched.then(|| unsafe { checksum(slices) });
         let owned = request.inline.then(|| {
             let mut bytes = vec![0u8; request.local.bytes() as usize].into_boxed_slice();
             if let Some(start) = ptr::NonNull::new(bytes.as_mut_ptr()) {
-                let mut source = Cursor::new(request.local.as_slice(), 0);
+                let mut source = Cursor::new(slices, 0);
                 // SAFETY: the poster's word for inline sources; the box has room for all of them.
                 unsafe { source.copy_out(start, bytes.len() as u32) };
             }
             bytes
         });
-        self.pending.push_back(Pending { request: *request, owned, done });
+        self.pending.push_back(Pending { request: *request, owned, done, sum });
     }
 
     /// Executes what waited, as far as it goes.
     pub(super) fn push_pending(&mut self, qp: &Shared) {
-        while !self.halted
+        let mut steps = self.deferral.as_mut().map_or(usize::MAX, Deferral::step);
+        while steps > 0
+            && !self.halted
             && let Some(mut pending) = self.pending.pop_front()
         {
+            steps -= 1;
+            let slices = pending.request.local.as_slice();
+            // SAFETY: as in `queue`; the request has not completed.
+            if pending.sum.is_some_and(|sum| sum != unsafe { checksum(slices) }) {
+                let length = pending.request.local.bytes() as usize;
+                pending.owned = Some(poison(&qp.device, pending.request.id, length));
+                pending.sum = None;
+            }
             let local = match &pending.owned {
                 Some(bytes) => Slices::one(LocalSlice {
                     address: bytes.as_ptr() as u64,
@@ -149,7 +227,7 @@ impl SendSide {
                 }),
                 None => pending.request.local,
             };
-            let Pending { request, owned, done } = &mut pending;
+            let Pending { request, owned, done, .. } = &mut pending;
             let execution = self.execute(qp, request, &local, owned.is_none(), done);
             if execution == Execution::Blocked {
                 self.pending.push_front(pending);
@@ -178,6 +256,7 @@ impl SendSide {
         self.outstanding.push_back(Outstanding {
             id: request.id,
             end,
+            ready: std::mem::take(&mut self.ready),
             bytes,
             status,
             opcode,
@@ -219,7 +298,7 @@ impl SendSide {
         let Some(attachment) = qp.attachment() else { return Execution::Blocked };
         if !self.introduced {
             self.introduced = true;
-            let retries = u32::from(self.not_ready_retries) + 1;
+            let retries = u32::from(self.path.not_ready_retries) + 1;
             attachment.ring.retries().store(retries, Ordering::Release);
         }
         let slices = local.as_slice();
@@ -233,9 +312,9 @@ impl SendSide {
             }
         }
         match request.operation {
-            SendOperation::Send => self.send(attachment, request, slices, None, done),
+            SendOperation::Send => self.send(qp, attachment, request, None, local, done),
             SendOperation::SendWithImmediate(value) => {
-                self.send(attachment, request, slices, Some(value), done)
+                self.send(qp, attachment, request, Some(value), local, done)
             }
             _ if attachment.ring.refusal(Ordering::Acquire).is_some() => {
                 Execution::Failed(Status::RetryExceeded)
@@ -247,7 +326,10 @@ impl SendSide {
                         Ok(target) => target,
                         Err(status) => return Execution::Failed(status),
                     };
-                self.write(attachment, slices, target, len)
+                match self.travel(qp, len) {
+                    Ok(_) => self.write(attachment, slices, target, len),
+                    Err(status) => Execution::Failed(status),
+                }
             }
             SendOperation::Read { address, key } => {
                 let len = local.bytes();
@@ -259,6 +341,9 @@ impl SendSide {
                 // SAFETY: `locate` found `len` readable bytes, the cursor has `len` bytes that the
                 // poster gave away and whose keys were checked.
                 unsafe { Cursor::new(slices, 0).copy_in(source, len as u32) };
+                if let Some(link) = &self.link {
+                    self.ready = (qp.now() + link.lock().round_trip(len)).as_nanos();
+                }
                 Execution::Done
             }
         }
@@ -267,25 +352,31 @@ impl SendSide {
     #[inline]
     fn send(
         &mut self,
+        qp: &Shared,
         attachment: &Attachment,
         request: &SendRequest,
-        slices: &[LocalSlice],
         immediate: Option<u32>,
+        local: &Slices,
         done: &mut u32,
     ) -> Execution {
-        let total = request.local.bytes() as u32;
-        let mut source = Cursor::new(slices, *done);
+        let total = local.bytes() as u32;
+        let mut source = Cursor::new(local.as_slice(), *done);
         loop {
             let len = (total - *done).min(SEGMENT);
-            if !self.sender.has_room(len) {
+            // A slot with an arrival time holds no payload.
+            let room = if self.link.is_some() { len.max(IN_SLOT + 1) } else { len };
+            if !self.sender.has_room(room) {
                 if self.sender.refresh(&attachment.ring).is_err() {
                     return Execution::Failed(Status::RemoteOperation);
                 }
-                if !self.sender.has_room(len) {
+                if !self.sender.has_room(room) {
                     return Execution::Blocked;
                 }
             }
-            let mut flags = 0;
+            let Ok(arrival) = self.travel(qp, u64::from(len)) else {
+                return Execution::Failed(Status::RetryExceeded);
+            };
+            let mut flags = if arrival == 0 { 0 } else { flag::TIMED };
             if *done == 0 {
                 flags |= flag::FIRST;
             }
@@ -301,7 +392,7 @@ impl SendSide {
                 len,
                 immediate: immediate.unwrap_or(0),
                 total,
-                arrival: 0,
+                arrival,
             };
             self.sender.push(&attachment.ring, &slot, &mut source);
             *done += len;
@@ -311,6 +402,19 @@ impl SendSide {
                 return Execution::Done;
             }
         }
+    }
+
+    /// Sends `len` bytes over the link model: when they arrive (zero without a model).
+    #[inline]
+    fn travel(&mut self, qp: &Shared, len: u64) -> Result<u64, Status> {
+        let Some(link) = &self.link else { return Ok(0) };
+        let mut link = link.lock();
+        let Path { ack_timeout, retries, .. } = self.path;
+        let arrival = link
+            .transmit_reliably(qp.now(), len, ack_timeout, retries)
+            .ok_or(Status::RetryExceeded)?;
+        self.ready = (arrival + link.delay()).as_nanos();
+        Ok(arrival.as_nanos())
     }
 
     #[inline]
@@ -365,15 +469,20 @@ impl SendSide {
         if self.sender.refresh(&attachment.ring).is_err() {
             refusal = Some(Refusal::Failed);
         }
+        self.early = false;
         while let Some(&first) = self.outstanding.front()
             && first.end <= self.sender.consumed()
         {
+            if first.ready != 0 && first.ready > qp.now().as_nanos() {
+                self.early = true;
+                return Ok(());
+            }
             if !first.status.is_success() {
                 return Err(first.status);
             }
             self.outstanding.pop_front();
             if first.signaled {
-                self.completions.push_back(WorkCompletion {
+                self.complete(WorkCompletion {
                     id: first.id,
                     status: Status::Success,
                     opcode: first.opcode,
@@ -381,6 +490,9 @@ impl SendSide {
                     queue_pair: qp.number,
                     ..WorkCompletion::default()
                 });
+            } else if self.deferral.is_some() {
+                self.unsignaled += 1;
+                self.held += 1;
             }
         }
         match refusal {
@@ -397,11 +509,19 @@ impl SendSide {
     /// Completes everything that is left: the first request with `first`, the others as flushed.
     pub(super) fn flush(&mut self, qp: &Shared, first: Status) {
         self.halted = true;
-        let executed = self.outstanding.drain(..).map(|request| request.id);
-        let waiting = self.pending.drain(..).map(|pending| pending.request.id);
+        self.early = false;
         let mut status = first;
-        for id in executed.chain(waiting) {
-            self.completions.push_back(WorkCompletion {
+        loop {
+            let id = match (self.outstanding.pop_front(), self.pending.front()) {
+                (Some(executed), _) => executed.id,
+                (None, Some(pending)) => {
+                    let id = pending.request.id;
+                    self.pending.pop_front();
+                    id
+                }
+                (None, None) => return,
+            };
+            self.complete(WorkCompletion {
                 id,
                 status,
                 queue_pair: qp.number,
@@ -409,6 +529,15 @@ impl SendSide {
             });
             status = Status::Flushed;
         }
+    }
+
+    #[inline]
+    fn complete(&mut self, completion: WorkCompletion) {
+        // With it the slots of the silent requests before it are free (deferred mode only: else they
+        // were free at once).
+        let slots = 1 + std::mem::take(&mut self.unsignaled);
+        self.held += 1;
+        self.completions.push_back(Finished { completion, slots });
     }
 }
 
