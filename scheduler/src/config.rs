@@ -19,7 +19,8 @@ pub struct SchedulerConfig {
     /// queue, or the Channel is never full. `None` is no bound.
     pub target_delay: Option<Duration>,
     /// The target delay makes no assignment smaller than this: below, the cost per message would
-    /// lower the measured rate, which would lower the assignments.
+    /// lower the measured rate, which would lower the assignments. It is also what a Channel may
+    /// hold beyond the target delay.
     pub min_chunk: u64,
     /// Most bytes outstanding on a Channel of unknown rate with a target delay. Its first
     /// completion makes the rate known; until then a very slow Channel may hold this much.

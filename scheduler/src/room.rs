@@ -4,6 +4,10 @@
 //! later bytes of the stream wait for it at the receiver. So a Channel holds at most what its
 //! measured rate completes in the target delay. A Channel with nothing outstanding always has
 //! room: nothing waits for an idle queue.
+//!
+//! `limit = rate x target + min_chunk`. The constant part makes Channels that share a port come to
+//! equal shares: there the measured rate follows the bytes outstanding, so that limits in
+//! proportion to rates would keep whatever shares they began with.
 
 use crate::config::SchedulerConfig;
 use crate::policy::Policy;
@@ -50,7 +54,7 @@ impl Bounds {
         };
         let limit = match view.rate.bits_per_second() {
             0 => self.explore,
-            rate => rate.saturating_mul(target) / BIT_NANOS,
+            rate => rate.saturating_mul(target) / BIT_NANOS + self.min_chunk,
         };
         let grain = (limit / 2).clamp(self.min_chunk, self.chunk);
         Room { grain, limit: limit.max(2 * grain) }
@@ -96,9 +100,9 @@ mod tests {
     }
 
     #[test]
-    fn two_assignments_fill_the_target_delay() {
+    fn two_assignments_fill_a_channel() {
         let view = view(0, u64::MAX, 80); // 10 bytes per nanosecond
-        assert_eq!(bounds().room(&view), Room { grain: 50_000, limit: 100_000 });
+        assert_eq!(bounds().room(&view), Room { grain: 55_000, limit: 110_000 });
     }
 
     #[test]
@@ -112,17 +116,17 @@ mod tests {
         let room = bounds().room(&view(0, u64::MAX, 80));
         assert!(room.takes(&view(0, 1, 80), 1 << 30));
         assert!(!room.takes(&view(0, 0, 80), 1));
-        assert!(room.takes(&view(50_000, u64::MAX, 80), 1 << 30));
-        assert!(!room.takes(&view(50_001, u64::MAX, 80), 1 << 30));
-        assert!(room.takes(&view(99_999, u64::MAX, 80), 1));
-        assert!(!room.takes(&view(100_000, u64::MAX, 80), 1));
+        assert!(room.takes(&view(55_000, u64::MAX, 80), 1 << 30));
+        assert!(!room.takes(&view(55_001, u64::MAX, 80), 1 << 30));
+        assert!(room.takes(&view(109_999, u64::MAX, 80), 1));
+        assert!(!room.takes(&view(110_000, u64::MAX, 80), 1));
     }
 
     #[test]
     fn a_nearly_closed_window_is_left_to_open() {
         let room = bounds().room(&view(0, u64::MAX, 80));
-        assert!(!room.takes(&view(1, 24_999, 80), 1 << 30));
-        assert!(room.takes(&view(1, 25_000, 80), 1 << 30));
+        assert!(!room.takes(&view(1, 27_499, 80), 1 << 30));
+        assert!(room.takes(&view(1, 27_500, 80), 1 << 30));
         assert!(room.takes(&view(1, 100, 80), 100));
     }
 }

@@ -103,7 +103,10 @@ impl Streams {
         let stream = &mut self.table[at as usize];
         if stream.class != class {
             self.leave(at);
-            self.table[at as usize].class = class;
+            let stream = &mut self.table[at as usize];
+            stream.class = class;
+            // The Channel that the static policy chose may not carry this class.
+            stream.hashed = None;
         }
         let stream = &mut self.table[at as usize];
         stream.backlog = bytes;

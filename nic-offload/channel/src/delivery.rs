@@ -8,6 +8,9 @@
 //! run empty, the time includes a latency and the sample is a lower bound only: it may raise the
 //! rate and never lowers it (BBR's "application limited").
 //!
+//! A sample spans at least the time that its last message was in the queue: queues that share a
+//! port may be served in turns of a whole queue each, and the rate is that of whole turns.
+//!
 //! Completions are seen in batches, one per poll pass. All completions with the same timestamp
 //! are one sample.
 
@@ -34,6 +37,8 @@ pub(crate) struct Delivery {
     batch: Batch,
     busy_nanos: u64,
     busy_bytes: u64,
+    /// `busy_nanos` and `busy_bytes` have made a sample.
+    sampled: bool,
     peaks: Peaks,
     completion_nanos: Option<u64>,
 }
@@ -70,7 +75,9 @@ impl Delivery {
         }
         if self.batch.busy {
             self.busy_bytes += bytes;
-            if self.busy_nanos >= MIN_SPAN_NANOS {
+            let sojourn = now.as_nanos().saturating_sub(posted.as_nanos());
+            if self.busy_nanos >= sojourn.max(MIN_SPAN_NANOS) {
+                self.sampled = true;
                 self.peaks.on_sample(now, rate_of(self.busy_bytes, self.busy_nanos));
             }
         } else if self.batch.bytes >= MIN_LOWER_BOUND {
@@ -88,7 +95,7 @@ impl Delivery {
     }
 
     fn start_batch(&mut self, now: Timestamp, posted: Timestamp) {
-        if self.busy_nanos >= MIN_SPAN_NANOS {
+        if core::mem::take(&mut self.sampled) {
             self.busy_nanos = 0;
             self.busy_bytes = 0;
         }
@@ -181,12 +188,17 @@ mod tests {
         Timestamp::from_nanos(nanos)
     }
 
+    /// A completion of 10,000 bytes at `nanos`, 40 us after they were posted.
+    fn complete(delivery: &mut Delivery, nanos: u64) {
+        delivery.on_completion(at(nanos), at(nanos.saturating_sub(40_000)), 10_000);
+    }
+
     /// A server of one byte per nanosecond (8 Gb/s) and 3 us latency, always busy.
     #[test]
     fn a_busy_queue_shows_its_rate() {
         let mut delivery = Delivery::default();
         for i in 1..=20 {
-            delivery.on_completion(at(3_000 + i * 10_000), at(0), 10_000);
+            complete(&mut delivery, 3_000 + i * 10_000);
         }
         assert_eq!(delivery.rate(), Bandwidth::from_gbps(8));
         assert!(delivery.completion_time().unwrap() < Duration::from_micros(1));
@@ -197,10 +209,25 @@ mod tests {
         let mut delivery = Delivery::default();
         for batch in 1..=10 {
             for _ in 0..5 {
-                delivery.on_completion(at(batch * 50_000), at(0), 10_000);
+                let now = batch * 50_000;
+                delivery.on_completion(at(now), at(now.saturating_sub(60_000)), 10_000);
             }
         }
         assert_eq!(delivery.rate(), Bandwidth::from_gbps(8));
+    }
+
+    /// A port serves two queues in turns of 100 us: half its rate, though each turn shows all of
+    /// it.
+    #[test]
+    fn turns_of_a_whole_queue_are_one_sample() {
+        let mut delivery = Delivery::default();
+        for turn in 1..50 {
+            for i in 1..=10 {
+                let now = turn * 200_000 + i * 10_000;
+                delivery.on_completion(at(now), at(now - 200_000), 10_000);
+            }
+        }
+        assert_eq!(delivery.rate(), Bandwidth::from_gbps(4));
     }
 
     #[test]
@@ -213,7 +240,7 @@ mod tests {
         let bound = delivery.rate();
         assert!(bound < Bandwidth::from_gbps(8) && bound > Bandwidth::from_gbps(7), "{bound}");
         for i in 1..=20 {
-            delivery.on_completion(at(30_000_000 + i * 10_000), at(29_000_000), 10_000);
+            complete(&mut delivery, 30_000_000 + i * 10_000);
         }
         for i in 31..=90 {
             let start = i * 1_000_000;
@@ -231,7 +258,7 @@ mod tests {
         for step in [10_000, 40_000] {
             for _ in 0..200 {
                 now += step;
-                delivery.on_completion(at(now), at(0), 10_000);
+                complete(&mut delivery, now);
             }
         }
         assert_eq!(delivery.rate(), Bandwidth::from_gbps(2));
@@ -243,7 +270,7 @@ mod tests {
         let mut now = 0;
         for _ in 0..20 {
             now += 10_000;
-            delivery.on_completion(at(now), at(0), 10_000);
+            complete(&mut delivery, now);
         }
         let (rate, time) = (delivery.rate(), delivery.completion_time());
         now += 5_000_000;
@@ -252,7 +279,7 @@ mod tests {
         assert_eq!((delivery.rate(), delivery.completion_time()), (rate, time));
         for _ in 0..200 {
             now += 10_000;
-            delivery.on_completion(at(now), at(0), 10_000);
+            complete(&mut delivery, now);
         }
         assert_eq!(delivery.rate(), rate);
     }

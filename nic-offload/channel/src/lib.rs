@@ -34,6 +34,7 @@ pub use config::{AckPolicy, ChannelConfig};
 pub use congestion::{CongestionControl, Controller};
 pub use error::ChannelError;
 pub use flow::CONTROL_RESERVE;
+pub use netchannel_wire::MessageHeader;
 pub use pacer::Pacer;
 pub use state::State;
 pub use stats::ChannelStats;
