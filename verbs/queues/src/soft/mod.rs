@@ -25,6 +25,8 @@ mod completion_queue;
 mod deferred;
 mod device;
 mod gather;
+#[cfg(test)]
+mod hostile;
 mod lock;
 mod peer;
 mod protocol;

@@ -353,6 +353,16 @@ impl QueuePair {
         core.send.link.as_ref().map(|link| link.lock().statistics())
     }
 
+    #[cfg(test)]
+    pub(super) fn incoming(&self) -> &Ring {
+        &self.shared.ring
+    }
+
+    #[cfg(test)]
+    pub(super) fn outgoing(&self) -> Option<&Ring> {
+        self.shared.attachment().map(|attachment| &attachment.ring)
+    }
+
     fn introduce(&self, address: &Address) -> Result<Arc<Peer>, Error> {
         let shared = &self.shared;
         let peer = self.service.peer(&address.name)?;
