@@ -381,8 +381,11 @@ impl SendHalf {
                 return true;
             }
             let size = 1u64 << engine.buffer_log2.load(Relaxed);
-            application.buffer_state.load(Acquire) == buffer::IDLE
-                && tail - engine.confirmed.load(Acquire) < size
+            match application.buffer_state.load(Acquire) {
+                // Taken back while it was empty; the next attempt asks for another.
+                buffer::NONE => true,
+                _ => tail - engine.confirmed.load(Acquire) < size,
+            }
         };
         shared.keeper.wait(&CellWait { word: &application.write_waiter, ready }, None)?;
         Ok(())

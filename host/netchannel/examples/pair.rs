@@ -1,0 +1,61 @@
+//! Two runtimes in one process: how fast one stream goes, and how long a small message takes.
+//! `cargo run --release -p netchannel --example pair -- [BYTES]`
+use std::io::{Read, Write};
+use std::time::Instant;
+
+use netchannel::{Config, Runtime, StreamOptions};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let total = std::env::args().nth(1).map_or(Ok(1 << 30), |a| a.parse::<usize>())?;
+    let config = || Config { device: "soft".into(), ..Config::default() };
+    let (server, client) = (Runtime::start(config())?, Runtime::start(config())?);
+    let listener = server.listen("127.0.0.1:0".parse()?)?;
+    let address = listener.local_addr();
+    let reader = std::thread::spawn(move || -> std::io::Result<usize> {
+        let mut stream = listener.accept()?;
+        let mut small = [0; 64];
+        for _ in 0..10_000 {
+            stream.read_exact(&mut small)?;
+            stream.write_all(&small)?;
+        }
+        let mut buffer = vec![0; 1 << 20];
+        let mut got = 0;
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => return Ok(got),
+                n => got += n,
+            }
+        }
+    });
+    let mut stream = client.connect(address, &StreamOptions::default())?;
+    let mut small = [7; 64];
+    let start = Instant::now();
+    for _ in 0..10_000 {
+        stream.write_all(&small)?;
+        stream.read_exact(&mut small)?;
+    }
+    println!("64 B half round trip: {:.0} ns", start.elapsed().as_nanos() as f64 / 20_000.0);
+    let buffer = vec![7; 1 << 20];
+    let start = Instant::now();
+    let mut left = total;
+    while left > 0 {
+        let part = left.min(buffer.len());
+        stream.write_all(&buffer[..part])?;
+        left -= part;
+    }
+    stream.close()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let got = reader.join().map_err(|_| "the reader panicked")??;
+    println!("{got} bytes: {:.2} GB/s", got as f64 / seconds / 1e9);
+    for (who, stats) in [("client", client.stats()), ("server", server.stats())] {
+        println!(
+            "{who}: copied {} moved {} polls {} wake-ups {} out of order {}",
+            stats.copied_bytes,
+            stats.moved_by_posting,
+            stats.polls,
+            stats.wakeups,
+            stats.placed_out_of_order
+        );
+    }
+    Ok(())
+}
