@@ -13,50 +13,76 @@ const PROBE_EVERY: u32 = 1_024;
 pub(crate) struct Choice {
     policy: Policy,
     random: Random,
-    /// Round robin: the position chosen last.
-    last: usize,
+    /// Round robin: one past the position chosen last.
+    next: usize,
     choices: u32,
     probes: usize,
+    /// Positions of the Channels with room; kept to spare an allocation per choice.
+    open: Vec<u16>,
 }
 
 impl Choice {
     pub(crate) fn new(policy: Policy, seed: u64) -> Self {
-        Self { policy, random: Random::new(seed), last: usize::MAX, choices: 0, probes: 0 }
+        let open = Vec::with_capacity(64);
+        Self { policy, random: Random::new(seed), next: 0, choices: 0, probes: 0, open }
     }
 
-    /// One of `open`, positions in `views` in rising order and at least one, for `bytes` bytes.
+    /// The position of a Channel that `takes` `bytes` bytes, if there is one.
     #[inline]
-    pub(crate) fn choose(&mut self, views: &[ChannelView], open: &[u16], bytes: u64) -> usize {
-        let position = match self.policy {
-            Policy::StaticHash => 0,
+    pub(crate) fn choose(
+        &mut self,
+        views: &[ChannelView],
+        bytes: u64,
+        takes: impl Fn(&ChannelView) -> bool,
+    ) -> Option<usize> {
+        match self.policy {
+            Policy::StaticHash => views.iter().position(takes),
             Policy::RoundRobin => {
-                let last = self.last;
-                let next = open.iter().position(|i| last == usize::MAX || usize::from(*i) > last);
-                next.unwrap_or(0)
+                let (before, after) = views.split_at(self.next.min(views.len()));
+                let found = after.iter().position(&takes).map(|i| before.len() + i);
+                let found = found.or_else(|| before.iter().position(&takes))?;
+                self.next = found + 1;
+                Some(found)
             }
-            Policy::LeastDelay => self.least_delay(views, open, bytes),
-        };
-        let chosen = usize::from(open[position]);
-        self.last = chosen;
-        chosen
+            Policy::LeastDelay => {
+                self.choices = self.choices.wrapping_add(1);
+                if views.len() > 1 && !self.choices.is_multiple_of(PROBE_EVERY) {
+                    // Most often all have room, and then it is not necessary to look at all.
+                    let (first, second) = self.random.two_below(views.len());
+                    let (a, b) = (&views[first], &views[second]);
+                    if takes(a) && takes(b) {
+                        return Some(if earlier(b, a, bytes) { second } else { first });
+                    }
+                }
+                self.choose_among_open(views, bytes, takes)
+            }
+        }
     }
 
-    #[inline]
-    fn least_delay(&mut self, views: &[ChannelView], open: &[u16], bytes: u64) -> usize {
-        if open.len() == 1 {
-            return 0;
-        }
-        self.choices = self.choices.wrapping_add(1);
-        if self.choices.is_multiple_of(PROBE_EVERY) {
-            self.probes = self.probes.wrapping_add(1);
-            return self.probes % open.len();
-        }
-        let first = self.random.below(open.len());
-        // Another one: skip `first` by shifting the rest.
-        let second = self.random.below(open.len() - 1);
-        let second = second + usize::from(second >= first);
-        let (a, b) = (&views[usize::from(open[first])], &views[usize::from(open[second])]);
-        if earlier(b, a, bytes) { second } else { first }
+    /// As [`Self::choose`], by looking at every Channel.
+    fn choose_among_open(
+        &mut self,
+        views: &[ChannelView],
+        bytes: u64,
+        takes: impl Fn(&ChannelView) -> bool,
+    ) -> Option<usize> {
+        self.open.clear();
+        let open = (0..views.len()).filter(|i| takes(&views[*i])).map(|i| i as u16);
+        self.open.extend(open);
+        let position = match self.open.len() {
+            0 => return None,
+            1 => 0,
+            count if self.choices.is_multiple_of(PROBE_EVERY) => {
+                self.probes = self.probes.wrapping_add(1);
+                self.probes % count
+            }
+            count => {
+                let (first, second) = self.random.two_below(count);
+                let view = |position: usize| &views[usize::from(self.open[position])];
+                if earlier(view(second), view(first), bytes) { second } else { first }
+            }
+        };
+        Some(usize::from(self.open[position]))
     }
 }
 

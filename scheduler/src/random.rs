@@ -11,18 +11,20 @@ impl Random {
         Self(mix(seed).max(1))
     }
 
-    /// 32 random bits: the better half.
-    pub(crate) fn next(&mut self) -> u32 {
+    /// Two different numbers below `n`, which is two or more and below 2^32. By multiplication
+    /// (Lemire, "Fast random integer generation in an interval", ACM TOMACS 29(1), 2019; the bias
+    /// is below n / 2^32).
+    #[inline]
+    pub(crate) fn two_below(&mut self, n: usize) -> (usize, usize) {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32
-    }
-
-    /// A number below `n`, by multiplication (Lemire, "Fast random integer generation in an
-    /// interval", ACM TOMACS 29(1), 2019; the bias is below n / 2^32).
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        ((u64::from(self.next()) * n as u64) >> 32) as usize
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
+        let below = |bits: u64, n: usize| ((bits * n as u64) >> 32) as usize;
+        let first = below(bits >> 32, n);
+        // Another one: skip `first` by shifting the rest.
+        let second = below(bits & 0xFFFF_FFFF, n - 1);
+        (first, second + usize::from(second >= first))
     }
 }
 
@@ -39,14 +41,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_comes_equally_often() {
+    fn every_pair_comes_equally_often() {
         for seed in [0, 1, u64::MAX] {
             let mut random = Random::new(seed);
-            let mut seen = [0_u32; 7];
-            for _ in 0..70_000 {
-                seen[random.below(7)] += 1;
+            let mut seen = [[0_u32; 4]; 4];
+            for _ in 0..120_000 {
+                let (first, second) = random.two_below(4);
+                seen[first][second] += 1;
             }
-            assert!(seen.iter().all(|n| (9_500..10_500).contains(n)), "{seen:?}");
+            for (i, row) in seen.iter().enumerate() {
+                for (j, count) in row.iter().enumerate() {
+                    let expected = if i == j { 0..1 } else { 9_600..10_400 };
+                    assert!(expected.contains(count), "{seen:?}");
+                }
+            }
         }
     }
 }

@@ -9,6 +9,8 @@
 //! equal shares: there the measured rate follows the bytes outstanding, so that limits in
 //! proportion to rates would keep whatever shares they began with.
 
+use netchannel_units::Class;
+
 use crate::config::SchedulerConfig;
 use crate::policy::Policy;
 use crate::view::ChannelView;
@@ -59,21 +61,23 @@ impl Bounds {
         let grain = (limit / 2).clamp(self.min_chunk, self.chunk);
         Room { grain, limit: limit.max(2 * grain) }
     }
-}
 
-impl Room {
-    /// Whether the Channel should take some of `backlog` bytes now.
+    /// Whether the Channel should take some of `backlog` bytes of a stream of `class` now.
     ///
     /// A window that is nearly closed is left to open, as otherwise it would be used up in ever
     /// smaller messages (silly window avoidance by the sender, RFC 9293 section 3.8.6.2.1).
     #[inline]
-    pub(crate) fn takes(&self, view: &ChannelView, backlog: u64) -> bool {
-        let want = backlog.min(self.grain);
+    pub(crate) fn takes(&self, view: &ChannelView, class: Class, backlog: u64) -> bool {
+        if !view.usable || !view.carries(class) {
+            return false;
+        }
         if view.outstanding == 0 {
             return view.window_left > 0;
         }
-        view.window_left >= want.min(self.grain.div_ceil(2))
-            && view.outstanding.saturating_add(want) <= self.limit
+        let room = self.room(view);
+        let want = backlog.min(room.grain);
+        view.window_left >= want.min(room.grain.div_ceil(2))
+            && view.outstanding.saturating_add(want) <= room.limit
     }
 }
 
@@ -111,22 +115,31 @@ mod tests {
         assert_eq!(bounds().room(&view(0, 0, 0)), Room { grain: 200_000, limit: 400_000 });
     }
 
+    fn takes(view: ChannelView, backlog: u64) -> bool {
+        bounds().takes(&view, Class::Throughput, backlog)
+    }
+
     #[test]
     fn an_idle_channel_takes_anything_and_a_full_one_nothing() {
-        let room = bounds().room(&view(0, u64::MAX, 80));
-        assert!(room.takes(&view(0, 1, 80), 1 << 30));
-        assert!(!room.takes(&view(0, 0, 80), 1));
-        assert!(room.takes(&view(55_000, u64::MAX, 80), 1 << 30));
-        assert!(!room.takes(&view(55_001, u64::MAX, 80), 1 << 30));
-        assert!(room.takes(&view(109_999, u64::MAX, 80), 1));
-        assert!(!room.takes(&view(110_000, u64::MAX, 80), 1));
+        assert!(takes(view(0, 1, 80), 1 << 30));
+        assert!(!takes(view(0, 0, 80), 1));
+        assert!(takes(view(55_000, u64::MAX, 80), 1 << 30));
+        assert!(!takes(view(55_001, u64::MAX, 80), 1 << 30));
+        assert!(takes(view(109_999, u64::MAX, 80), 1));
+        assert!(!takes(view(110_000, u64::MAX, 80), 1));
     }
 
     #[test]
     fn a_nearly_closed_window_is_left_to_open() {
-        let room = bounds().room(&view(0, u64::MAX, 80));
-        assert!(!room.takes(&view(1, 27_499, 80), 1 << 30));
-        assert!(room.takes(&view(1, 27_500, 80), 1 << 30));
-        assert!(room.takes(&view(1, 100, 80), 100));
+        assert!(!takes(view(1, 27_499, 80), 1 << 30));
+        assert!(takes(view(1, 27_500, 80), 1 << 30));
+        assert!(takes(view(1, 100, 80), 100));
+    }
+
+    #[test]
+    fn other_classes_and_unusable_channels_are_left_alone() {
+        assert!(!takes(ChannelView { usable: false, ..view(0, 1, 80) }, 1));
+        assert!(!takes(ChannelView { class: Some(Class::Latency), ..view(0, 1, 80) }, 1));
+        assert!(takes(ChannelView { class: Some(Class::Throughput), ..view(0, 1, 80) }, 1));
     }
 }

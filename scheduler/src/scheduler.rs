@@ -43,8 +43,6 @@ pub struct Scheduler {
     quota: Quota,
     choice: Choice,
     streams: Streams,
-    /// Positions of the Channels with room; kept to spare an allocation per decision.
-    open: Vec<u16>,
     /// What the static policy's choices were made for.
     hashed_for: u64,
 }
@@ -70,7 +68,6 @@ impl Scheduler {
             quota: Quota::new(config.throughput_share, config.chunk),
             choice: Choice::new(config.policy, config.seed),
             streams: Streams::new(config.chunk),
-            open: Vec::with_capacity(64),
             hashed_for: 0,
         }
     }
@@ -124,35 +121,36 @@ impl Scheduler {
     /// The stream of `class` whose turn it is, among those that some Channel has room for.
     #[inline]
     fn candidate(&mut self, class: Class, channels: &[ChannelView]) -> Option<Candidate> {
-        let any = self.streams.any_head(class).map(|(at, s)| (at, s.round, s.backlog));
-        let has_bound = self.streams.has_bound(class);
-        let mut bound: Option<Candidate> = None;
-        self.open.clear();
+        let bound = match self.streams.has_bound(class) {
+            true => self.bound_candidate(class, channels),
+            false => None,
+        };
+        let Some((at, stream)) = self.streams.any_head(class) else { return bound };
+        if bound.is_some_and(|bound| bound.round < stream.round) {
+            return bound;
+        }
+        let (round, backlog) = (stream.round, stream.backlog);
+        let bounds = &self.bounds;
+        let takes = |view: &ChannelView| bounds.takes(view, class, backlog);
+        match self.choice.choose(channels, backlog, takes) {
+            Some(channel) => Some(Candidate { at, round, channel }),
+            None => bound,
+        }
+    }
+
+    /// The same among the streams that are bound to a Channel.
+    fn bound_candidate(&self, class: Class, channels: &[ChannelView]) -> Option<Candidate> {
+        let mut best: Option<Candidate> = None;
         for (channel, view) in channels.iter().enumerate() {
-            if !view.usable || !view.carries(class) {
-                continue;
-            }
-            let room = self.bounds.room(view);
-            if any.is_some_and(|(_, _, backlog)| room.takes(view, backlog)) {
-                self.open.push(channel as u16);
-            }
-            if has_bound
-                && let Some((at, stream)) = self.streams.bound_head(class, view.id)
-                && bound.is_none_or(|b| stream.round < b.round)
-                && room.takes(view, stream.backlog)
+            let Some((at, stream)) = self.streams.bound_head(class, view.id) else { continue };
+            let round = stream.round;
+            if best.is_none_or(|best| round < best.round)
+                && self.bounds.takes(view, class, stream.backlog)
             {
-                bound = Some(Candidate { at, round: stream.round, channel });
+                best = Some(Candidate { at, round, channel });
             }
         }
-        match any {
-            Some((at, round, backlog))
-                if !self.open.is_empty() && bound.is_none_or(|b| round <= b.round) =>
-            {
-                let channel = self.choice.choose(channels, &self.open, backlog);
-                Some(Candidate { at, round, channel })
-            }
-            _ => bound,
-        }
+        best
     }
 
     #[inline]

@@ -79,6 +79,8 @@ pub(crate) struct Streams {
     table: Vec<Stream>,
     free: Vec<u32>,
     queues: [Queue; 2],
+    /// Served last, so likely reported next.
+    served: u32,
 }
 
 impl Streams {
@@ -91,11 +93,12 @@ impl Streams {
             table: Vec::new(),
             free: Vec::new(),
             queues: [queue.clone(), queue],
+            served: NOBODY,
         }
     }
 
     pub(crate) fn set_backlog(&mut self, key: StreamKey, class: Class, bytes: u64) {
-        let at = match self.index.place(key) {
+        let at = match self.place(key) {
             Some(at) => at,
             None if bytes == 0 => return,
             None => self.insert(key, class),
@@ -131,6 +134,7 @@ impl Streams {
     pub(crate) fn remove(&mut self, key: StreamKey) {
         if let Some(at) = self.index.remove(key) {
             self.leave(at);
+            self.served = NOBODY;
             self.table[at as usize].hashed = None;
             self.free.push(at);
         }
@@ -173,6 +177,7 @@ impl Streams {
     /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog.
     #[inline]
     pub(crate) fn serve(&mut self, at: u32, bytes: u64) {
+        self.served = at;
         let quantum = self.quantum as i64;
         let stream = &mut self.table[at as usize];
         let queue = &mut self.queues[stream.class as usize];
@@ -216,6 +221,14 @@ impl Streams {
                 self.table[at as usize].hashed = None;
                 self.enter(at);
             }
+        }
+    }
+
+    #[inline]
+    fn place(&self, key: StreamKey) -> Option<u32> {
+        match self.table.get(self.served as usize) {
+            Some(stream) if stream.key == key => Some(self.served),
+            _ => self.index.place(key),
         }
     }
 

@@ -77,13 +77,16 @@ impl Oracle {
     fn check_idle(&self) {
         for (view, class) in self.views.iter().flat_map(|v| Class::ALL.map(|class| (v, class))) {
             for ring in [None, Some(view.id.0)] {
-                // The static policy's choice for a stream is known only once it was made.
-                if ring.is_none() && self.policy == Policy::StaticHash {
-                    continue;
-                }
-                let ready = |s: &&Stream| s.class == class && s.backlog > 0 && s.pinned == ring;
+                // The static policy puts streams into the rings of the Channels.
+                let here = |s: &Stream| match self.policy {
+                    Policy::StaticHash => s.pinned.is_none() || s.pinned == ring,
+                    _ => s.pinned == ring,
+                };
+                let ready = |s: &&Stream| s.class == class && s.backlog > 0 && here(s);
                 let mut ready = self.streams.values().filter(ready).peekable();
-                let idle = ready.peek().is_none() || !ready.all(|s| self.allows(s, view));
+                let pinned = |s: &Stream| s.pinned.is_some() || self.policy != Policy::StaticHash;
+                let must = |s: &Stream| pinned(s) && self.allows(s, view);
+                let idle = ready.peek().is_none() || !ready.all(must);
                 assert!(idle, "{class} streams pinned to {ring:?} could go on {view:?}");
             }
         }
