@@ -10,9 +10,12 @@ pub enum ProtocolError {
     /// A frame for a stream that was never opened.
     #[error("the peer sent a frame for stream {0:?}, which nobody opened")]
     UnknownStream(StreamId),
-    /// An OPEN with a number that is not the peer's to give, or that it gave before.
-    #[error("the peer opened stream {0:?}, a number that is not its to use (again)")]
+    /// An OPEN with a number that is not the peer's to give, or far ahead of what it gave before.
+    #[error("the peer opened stream {0:?}, a number that is not its to use (now)")]
     BadStreamNumber(StreamId),
+    /// More streams at once than this side puts up with.
+    #[error("the peer opened stream {0:?} beside too many others (limit {limit})", limit = crate::streams::MAX_PEER_STREAMS)]
+    TooManyStreams(StreamId),
     /// Bytes above what was promised.
     #[error("stream {stream:?}: bytes {range:?} are above the limit {limit}")]
     AboveLimit {
@@ -71,6 +74,9 @@ pub enum StreamError {
     /// The peer does not read any more.
     #[error("the peer stopped reading (code {0:#x})")]
     Stopped(u32),
+    /// Too many streams of this side are open.
+    #[error("too many streams are open at once ({limit}); close some", limit = crate::streams::MAX_STREAMS)]
+    TooMany,
     /// All 2^31 numbers of this side are used up.
     #[error("the session has no stream numbers left; open a new session")]
     NumbersExhausted,

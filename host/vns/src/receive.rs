@@ -9,11 +9,24 @@
 //!
 //! Bytes lie in windows by offset: byte `o` at `window base + (o & (size - 1))`. At most two
 //! windows are alive: bytes below `current.from` lie in `older`, the others in `current`.
+//!
+//! - [`window`]: leasing, granting and recycling windows, and the credit they are worth.
 
 use netchannel_units::{ByteRange, RangeSet, StreamOffset};
 use netchannel_wire::frame::GrantId;
 
 use crate::pool::{Lease, WindowPool};
+
+pub mod window;
+
+pub use window::{ReceiveLimits, Upgrade, Window};
+
+/// Gaps in front of eager bytes. Out-of-order bytes that would make another are refused, so that a
+/// peer that scatters its bytes costs no more than this (16 KiB) and no long searches. Far above what
+/// Channels that overtake one another cause.
+const MAX_GAPS: usize = 1024;
+/// Gaps in front of bulk bytes, which cannot be refused: two windows of 2 MiB in chunks of 1 KiB.
+const MAX_BULK_GAPS: usize = 4096;
 
 /// Where the half stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,28 +39,6 @@ pub enum ReceiveState {
     Complete(StreamOffset),
     /// The peer gave up.
     Reset(u32),
-}
-
-/// A window that holds bytes of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The memory.
-    pub lease: Lease,
-    /// First byte that belongs here.
-    pub from: StreamOffset,
-    /// Set if the peer may WRITE into it.
-    pub grant: Option<GrantId>,
-    /// Counts the windows of this stream from 1.
-    pub generation: u32,
-}
-
-/// What limits a half.
-#[derive(Clone, Copy, Debug)]
-pub struct ReceiveLimits {
-    /// Bytes promised without a window.
-    pub eager: u64,
-    /// log2 of the largest window.
-    pub window_log2: u8,
 }
 
 /// A piece of an arrived chunk and where it goes.
@@ -72,6 +63,8 @@ pub enum Violation {
     BeyondFinal(StreamOffset),
     /// Announced in a window that does not hold them.
     WrongWindow,
+    /// In more pieces than any sender makes.
+    Scattered,
 }
 
 /// What became of arrived bytes.
@@ -97,7 +90,8 @@ pub struct ReceiveHalf {
     consumed: StreamOffset,
     /// What the peer may send up to, as far as it knows.
     limit: StreamOffset,
-    /// The highest limit ever given: bytes in flight may reach up to here.
+    /// The highest limit ever given: bytes in flight may reach up to here. A window that the peer
+    /// may WRITE into always holds them all.
     promised: StreamOffset,
     current: Option<Window>,
     older: Option<Window>,
@@ -143,16 +137,6 @@ impl ReceiveHalf {
         self.limit
     }
 
-    /// The windows, older first.
-    pub fn windows(&self) -> impl Iterator<Item = Window> {
-        self.older.into_iter().chain(self.current)
-    }
-
-    /// The window in which new bytes go.
-    pub fn current(&self) -> Option<Window> {
-        self.current
-    }
-
     /// Whether the half holds nothing and nothing more can come.
     pub fn is_done(&self) -> bool {
         let over = match self.state {
@@ -188,50 +172,51 @@ impl ReceiveHalf {
     ) -> Result<Arrival, Violation> {
         pieces.clear();
         self.check(range)?;
-        if self.discard || matches!(self.state, ReceiveState::Reset(_)) {
-            self.note(range);
-            self.discard_received();
+        if matches!(self.state, ReceiveState::Reset(_))
+            || range.end <= self.received
+            || (!self.beyond.is_empty() && self.beyond.contains(range))
+        {
             return Ok(Arrival::Discard);
         }
-        if range.end <= self.received || self.beyond.contains(range) {
-            return Ok(Arrival::Discard);
-        }
-        if !self.make_room(range, limits, pool) {
+        let out_of_order = range.start > self.received;
+        let fits = !out_of_order || self.beyond.ranges() < MAX_GAPS;
+        if !fits || !(self.discard || self.make_room(range, limits, pool)) {
             self.limit = self.limit.min(range.start.max(self.received));
             return Ok(Arrival::Refuse);
         }
-        let out_of_order = range.start > self.received;
-        if out_of_order || !self.beyond.is_empty() || range.start < self.received {
+        if !self.discard {
             self.missing(range, pieces);
-        } else {
-            self.cut(range, range.start, pieces);
         }
-        self.note(range);
-        Ok(Arrival::Place { out_of_order })
+        self.note(range, pool);
+        Ok(if self.discard { Arrival::Discard } else { Arrival::Place { out_of_order } })
     }
 
     /// Bytes were written into the window `grant`. True if a gap is in front of them.
     ///
     /// # Errors
     /// The peer may not have done so.
-    pub fn on_written(&mut self, range: ByteRange, grant: GrantId) -> Result<bool, Violation> {
+    pub fn on_written(
+        &mut self,
+        range: ByteRange,
+        grant: GrantId,
+        pool: &mut WindowPool,
+    ) -> Result<bool, Violation> {
         self.check(range)?;
-        let in_window = |w: &Window| w.grant == Some(grant) && range.start >= w.from;
-        let below_current = |_: &Window| self.current.is_some_and(|c| range.end <= c.from);
-        let holds = self.current.as_ref().is_some_and(in_window)
-            || self.older.as_ref().is_some_and(|w| in_window(w) && below_current(w));
-        if !holds {
+        if !self.was_granted(range, grant) {
             return Err(Violation::WrongWindow);
         }
-        let out_of_order = range.start > self.received;
-        self.note(range);
-        if self.discard || matches!(self.state, ReceiveState::Reset(_)) {
-            self.discard_received();
+        if matches!(self.state, ReceiveState::Reset(_)) {
+            return Ok(false);
         }
+        let out_of_order = range.start > self.received;
+        if out_of_order && self.beyond.ranges() >= MAX_BULK_GAPS {
+            return Err(Violation::Scattered);
+        }
+        self.note(range, pool);
         Ok(out_of_order)
     }
 
-    fn note(&mut self, range: ByteRange) {
+    fn note(&mut self, range: ByteRange, pool: &mut WindowPool) {
         if range.start <= self.received {
             self.received = self.received.max(range.end);
             if !self.beyond.is_empty() {
@@ -245,55 +230,26 @@ impl ReceiveHalf {
         {
             self.state = ReceiveState::Complete(end);
         }
-    }
-
-    fn discard_received(&mut self) {
-        self.consumed = self.received;
-    }
-
-    /// Makes sure that a window holds `range`; false if there is no room.
-    fn make_room(
-        &mut self,
-        range: ByteRange,
-        limits: ReceiveLimits,
-        pool: &mut WindowPool,
-    ) -> bool {
-        if let Some(window) = self.current {
-            let end = window.from.max(self.consumed) + window.lease.size();
-            return range.end <= end;
+        if self.discard {
+            self.consumed = self.received;
+            self.recycle(pool);
         }
-        // Idle until now: everything received was consumed.
-        let need = range.end.saturating_since(self.consumed).max(limits.eager);
-        let log2 = need.next_power_of_two().trailing_zeros() as u8;
-        if log2 > limits.window_log2.max(limits.eager.trailing_zeros() as u8) {
-            return false;
-        }
-        let Some(lease) = pool.lease(log2) else { return false };
-        self.adopt(lease, self.consumed, None);
-        true
     }
 
-    fn adopt(&mut self, lease: Lease, from: StreamOffset, grant: Option<GrantId>) {
-        self.generation += 1;
-        self.current = Some(Window { lease, from, grant, generation: self.generation });
-    }
-
-    /// Tries to get a window back for a half whose bytes were refused. True if credit may follow.
-    pub fn retry_room(&mut self, limits: ReceiveLimits, pool: &mut WindowPool) -> bool {
-        let Some(end) = self.received.checked_add(1) else { return false };
-        self.make_room(ByteRange::between(self.received, end), limits, pool)
-    }
-
-    /// The parts of `range` that have not arrived yet.
+    /// Where the parts of `range` go that have not arrived yet.
     fn missing(&self, range: ByteRange, pieces: &mut Vec<Piece>) {
-        let mut missing = RangeSet::default();
-        missing.insert(ByteRange::between(range.start.max(self.received), range.end));
+        let mut at = range.start.max(self.received);
         for known in self.beyond.iter() {
-            missing.remove(known);
+            if known.start >= range.end {
+                break;
+            }
+            if known.end <= at {
+                continue;
+            }
+            self.cut(ByteRange::between(at, known.start), range.start, pieces);
+            at = known.end;
         }
-        for part in missing.iter() {
-            self.cut(part, range.start, pieces);
-        }
+        self.cut(ByteRange::between(at, range.end), range.start, pieces);
     }
 
     /// Cuts `part` where windows begin and end.
@@ -320,6 +276,10 @@ impl ReceiveHalf {
 
     /// The application has read up to `upto`. False (and nothing changes) if it cannot have.
     pub fn consume(&mut self, upto: StreamOffset, pool: &mut WindowPool) -> bool {
+        if self.discard {
+            // It said so before it heard that nothing is kept any more.
+            return true;
+        }
         if upto < self.consumed || upto > self.received {
             return false;
         }
@@ -328,135 +288,9 @@ impl ReceiveHalf {
         true
     }
 
-    /// Gives back windows that hold nothing and that nobody can write into.
-    ///
-    /// The older window ends where the current one begins, and that is as far as it was ever
-    /// granted: once all of it is received, every granted byte was announced (rule a of D5).
-    pub fn recycle(&mut self, pool: &mut WindowPool) {
-        if let (Some(older), Some(current)) = (self.older, self.current)
-            && self.consumed >= current.from
-        {
-            pool.release(older.lease);
-            self.older = None;
-        }
-        let over = matches!(self.state, ReceiveState::Complete(end) if self.consumed >= end);
-        let abandoned = self.discard && self.grants().next().is_none();
-        if over || abandoned {
-            for window in self.older.take().into_iter().chain(self.current.take()) {
-                pool.release(window.lease);
-            }
-        }
-    }
-
-    fn grants(&self) -> impl Iterator<Item = GrantId> {
-        self.windows().filter_map(|w| w.grant)
-    }
-
-    /// Whether the half holds a window without a byte in it.
-    pub fn is_idle(&self) -> bool {
-        self.current.is_some()
-            && self.older.is_none()
-            && self.consumed == self.received
-            && self.beyond.is_empty()
-            && self.state == ReceiveState::Open
-    }
-
-    /// Gives up an idle window if nobody can write into it; otherwise names the grant to recall.
-    pub fn release_idle(&mut self, pool: &mut WindowPool) -> Option<GrantId> {
-        let window = self.current?;
-        if window.grant.is_some() {
-            return window.grant;
-        }
-        self.current = None;
-        pool.release(window.lease);
-        None
-    }
-
-    /// The peer gave a window back. False if it does not have it.
-    pub fn on_return(&mut self, grant: GrantId, pool: &mut WindowPool) -> bool {
-        let mut known = false;
-        for window in [&mut self.older, &mut self.current].into_iter().flatten() {
-            if window.grant == Some(grant) {
-                window.grant = None;
-                known = true;
-            }
-        }
-        if known {
-            if self.is_idle() {
-                self.release_idle(pool);
-            }
-            self.recycle(pool);
-        }
-        known
-    }
-
-    /// Leases a larger window that the peer may WRITE into, if `backlog` bytes that wait at the
-    /// peer are worth one. True if WINDOW is to be sent.
-    pub fn upgrade(
-        &mut self,
-        backlog: u64,
-        grant: GrantId,
-        limits: ReceiveLimits,
-        pool: &mut WindowPool,
-    ) -> bool {
-        if self.older.is_some() || !self.wants_more() {
-            return false;
-        }
-        let wanted = (backlog.next_power_of_two().trailing_zeros() as u8)
-            .clamp(MIN_GRANT_LOG2, limits.window_log2);
-        let enough = |w: &Window| w.grant.is_some() && w.lease.log2 >= wanted;
-        if self.current.as_ref().is_some_and(enough) {
-            return false;
-        }
-        let Some(lease) = pool.lease(wanted) else { return false };
-        // Bytes promised until now belong to the window there was.
-        let from = if self.current.is_some() { self.promised } else { self.received };
-        self.older = self.current.take();
-        self.adopt(lease, from, Some(grant));
-        self.take_credit();
-        true
-    }
-
-    /// Whether bytes are to come that were not promised yet. FIN may overtake the bytes it ends.
-    fn wants_more(&self) -> bool {
-        let more = match self.state {
-            ReceiveState::Open => true,
-            ReceiveState::FinalKnown(end) => self.limit < end,
-            ReceiveState::Complete(_) | ReceiveState::Reset(_) => false,
-        };
-        more && !self.discard
-    }
-
-    fn credit_limit(&self, limits: ReceiveLimits) -> StreamOffset {
-        match self.current {
-            Some(window) => self.consumed.max(window.from) + window.lease.size(),
-            None => self.consumed + limits.eager,
-        }
-    }
-
-    /// Whether the peer should hear of new credit: when a quarter of the window is to be had, or
-    /// when it can send nothing without it.
-    pub fn credit_due(&self, limits: ReceiveLimits) -> bool {
-        if !self.wants_more() {
-            return false;
-        }
-        let new = self.credit_limit(limits).saturating_since(self.limit);
-        let size = self.current.map_or(limits.eager, |w| w.lease.size());
-        new > 0 && (new >= size / 4 || self.received >= self.limit)
-    }
-
-    /// Raises the limit as far as it goes and returns it.
-    pub fn credit(&mut self, limits: ReceiveLimits) -> StreamOffset {
-        self.limit = self.limit.max(self.credit_limit(limits));
-        self.promised = self.promised.max(self.limit);
-        self.limit
-    }
-
-    fn take_credit(&mut self) {
-        if let Some(window) = self.current {
-            self.limit = self.limit.max(self.consumed.max(window.from) + window.lease.size());
-            self.promised = self.promised.max(self.limit);
-        }
+    /// The end of the highest bytes that arrived.
+    fn highest(&self) -> StreamOffset {
+        self.beyond.iter().last().map_or(self.received, |r| r.end)
     }
 
     /// FIN arrived.
@@ -464,9 +298,8 @@ impl ReceiveHalf {
     /// # Errors
     /// What was known before, if that contradicts it.
     pub fn on_fin(&mut self, end: StreamOffset) -> Result<(), StreamOffset> {
-        let highest = self.beyond.iter().last().map_or(self.received, |r| r.end);
         match self.state {
-            ReceiveState::Open if end < highest => return Err(highest),
+            ReceiveState::Open if end < self.highest() => return Err(self.highest()),
             ReceiveState::Open if self.received >= end => self.state = ReceiveState::Complete(end),
             ReceiveState::Open => self.state = ReceiveState::FinalKnown(end),
             ReceiveState::FinalKnown(was) | ReceiveState::Complete(was) if was != end => {
@@ -487,11 +320,8 @@ impl ReceiveHalf {
     /// The application wants no more bytes. True if STOP is to be sent.
     pub fn stop(&mut self, pool: &mut WindowPool) -> bool {
         let first = !std::mem::replace(&mut self.discard, true);
-        self.discard_received();
+        self.consumed = self.received;
         self.recycle(pool);
         first && matches!(self.state, ReceiveState::Open | ReceiveState::FinalKnown(_))
     }
 }
-
-/// log2 of the smallest window worth a grant: 64 KiB, a round trip's worth at 10 Gb/s.
-const MIN_GRANT_LOG2: u8 = 16;

@@ -44,9 +44,30 @@ pub struct Grant {
 impl Grant {
     /// The address of byte `offset` of the stream.
     pub fn address_of(&self, offset: StreamOffset) -> u64 {
-        self.address + (offset.get() & ((1 << self.log2) - 1))
+        self.address + self.position(offset)
+    }
+
+    /// Where in the window byte `offset` lies.
+    fn position(&self, offset: StreamOffset) -> u64 {
+        offset.get() & (self.size() - 1)
+    }
+
+    fn size(&self) -> u64 {
+        1 << self.log2
     }
 }
+
+/// How late a WINDOW can come, in grants of its session: far more than are ever on their way, far
+/// less than all numbers, which wrap around.
+const STALE_GRANTS: u32 = 1 << 20;
+
+fn is_newer(grant: GrantId, than: Option<GrantId>) -> bool {
+    than.is_none_or(|than| than.0.wrapping_sub(grant.0) >= STALE_GRANTS)
+}
+
+/// Separate ranges of refused bytes. A receiver refuses whole chunks and mostly everything behind
+/// the first, so that a peer which names more of them wants to cost us memory.
+const MAX_REFUSED: usize = 4096;
 
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +99,9 @@ pub struct ChunkLimits {
 }
 
 /// The sending half.
+///
+/// Every byte below `sent` is in one place: confirmed, in flight in one message, refused in a
+/// message in flight, or to be sent again.
 #[derive(Debug)]
 pub struct SendHalf {
     state: SendState,
@@ -86,11 +110,17 @@ pub struct SendHalf {
     confirmed: StreamOffset,
     confirmed_beyond: RangeSet,
     resend: RangeSet,
-    /// Refused by the peer in a message whose acknowledgement is about to be handled.
+    /// Refused in messages that are not acknowledged yet.
     refused: RangeSet,
     limit: StreamOffset,
     grant: Option<Grant>,
-    recalled: bool,
+    /// The last grant heard of: WINDOWs that arrive later but are older are not used.
+    newest: Option<GrantId>,
+    /// Grants up to here are recalled; RECALL may overtake WINDOW.
+    recalled: Option<GrantId>,
+    /// The last grant given back, and whether the peer must be told again.
+    returned: Option<GrantId>,
+    return_lost: bool,
     writes_in_flight: u32,
     fin_confirmed: bool,
     stopped: Option<u32>,
@@ -109,7 +139,10 @@ impl SendHalf {
             refused: RangeSet::default(),
             limit,
             grant: None,
-            recalled: false,
+            newest: None,
+            recalled: None,
+            returned: None,
+            return_lost: false,
             writes_in_flight: 0,
             fin_confirmed: false,
             stopped: None,
@@ -189,7 +222,7 @@ impl SendHalf {
         }
         self.state = SendState::Reset;
         self.resend.clear();
-        self.recalled = true;
+        self.refused.clear();
         true
     }
 
@@ -209,37 +242,35 @@ impl SendHalf {
 
     /// Bytes that wait, whether or not the peer takes them yet.
     pub fn backlog(&self) -> u64 {
-        self.tail.saturating_since(self.sent) + self.resend.bytes()
+        self.tail.saturating_since(self.sent) + self.resend.bytes() + self.refused.bytes()
     }
 
     /// The next bytes to send and how, or `None` if there are none. Changes nothing.
+    ///
+    /// Bytes that are sent again go eagerly: if the peer has had them after all, their place in
+    /// the window may belong to later bytes by now, and only the peer can tell.
     pub fn next_chunk(&self, limits: ChunkLimits) -> Option<Chunk> {
-        if self.sendable() == 0 {
+        if self.sendable() == 0 || limits.bytes == 0 {
             return None;
         }
-        let range = match self.resend.first() {
-            Some(lost) if lost.start < self.limit => {
-                ByteRange::between(lost.start, lost.end.min(self.limit))
-            }
-            _ => ByteRange::between(self.sent, self.tail.min(self.limit)),
+        let again = self.resend.first().filter(|lost| lost.start < self.limit);
+        let range = match again {
+            Some(lost) => ByteRange::between(lost.start, lost.end.min(self.limit)),
+            None => ByteRange::between(self.sent, self.tail.min(self.limit)),
         };
         let len = range.len().min(limits.bytes);
-        if let Some(grant) = self.grant
-            && !self.recalled
-            && range.start >= grant.from
-            && len >= limits.bulk_min
-        {
+        let window = self.grant.filter(|grant| {
+            again.is_none()
+                && range.start >= grant.from
+                && len >= limits.bulk_min
+                && !self.is_recalled(grant.id)
+        });
+        let (len, form) = match window {
             // A window is a ring: one WRITE does not cross its end.
-            let to_end = (1 << grant.log2) - (range.start.get() & ((1 << grant.log2) - 1));
-            let end = range.start + len.min(to_end);
-            return Some(Chunk {
-                range: ByteRange::between(range.start, end),
-                form: Form::Bulk(grant),
-            });
-        }
-        let end = range.start + len.min(limits.eager);
-        (end > range.start)
-            .then_some(Chunk { range: ByteRange::between(range.start, end), form: Form::Eager })
+            Some(grant) => (len.min(grant.size() - grant.position(range.start)), Form::Bulk(grant)),
+            None => (len.min(limits.eager), Form::Eager),
+        };
+        (len > 0).then(|| Chunk { range: ByteRange::between(range.start, range.start + len), form })
     }
 
     /// A chunk from [`next_chunk`](Self::next_chunk), perhaps shortened at its end, was sent.
@@ -251,12 +282,14 @@ impl SendHalf {
         }
     }
 
-    /// The peer's engine has these bytes.
-    pub fn on_confirmed(&mut self, range: ByteRange, bulk: bool) {
+    /// The peer's engine has processed the message with these bytes. True if it had refused some
+    /// of them: those can be sent again from now on.
+    pub fn on_confirmed(&mut self, range: ByteRange, bulk: bool) -> bool {
         if bulk {
             self.writes_in_flight = self.writes_in_flight.saturating_sub(1);
         }
-        if self.refused.is_empty() || bulk {
+        let mut again = false;
+        if self.refused.is_empty() {
             self.confirm(range);
         } else {
             // The acknowledgement of a message covers what was refused of it, too.
@@ -266,11 +299,19 @@ impl SendHalf {
                 kept.remove(refused);
             }
             self.refused.remove(range);
+            let mut refused = RangeSet::default();
+            refused.insert(range);
             for part in kept.iter() {
+                refused.remove(part);
                 self.confirm(part);
+            }
+            for part in refused.iter() {
+                again = true;
+                self.again(part);
             }
         }
         self.settle();
+        again
     }
 
     fn confirm(&mut self, range: ByteRange) {
@@ -290,18 +331,33 @@ impl SendHalf {
         if bulk {
             self.writes_in_flight = self.writes_in_flight.saturating_sub(1);
         }
+        let before = self.refused.bytes();
+        if before > 0 {
+            self.refused.remove(range);
+            if self.refused.bytes() < before {
+                // The credit after a refusal may have been lost with the refusal's own
+                // confirmation. What was promised once may be tried again.
+                self.limit = self.limit.max(range.end);
+            }
+        }
         self.again(range);
     }
 
-    /// The peer had no room for these bytes. False if they were never sent.
+    /// The peer had no room for these bytes; they stay in flight until their message is
+    /// acknowledged. False if they were never sent, or the peer refuses in an absurd pattern.
     pub fn on_refused(&mut self, range: ByteRange) -> bool {
         if range.end > self.sent {
             return false;
         }
+        if matches!(self.state, SendState::Finished | SendState::Reset) {
+            return true;
+        }
         self.limit = self.limit.min(range.start.max(self.confirmed));
-        self.refused.insert(range);
-        self.again(range);
-        true
+        self.refused.insert(ByteRange::between(range.start.max(self.confirmed), range.end));
+        for known in self.confirmed_beyond.iter().chain(self.resend.iter()) {
+            self.refused.remove(known);
+        }
+        self.refused.ranges() <= MAX_REFUSED
     }
 
     fn again(&mut self, range: ByteRange) {
@@ -322,31 +378,50 @@ impl SendHalf {
     /// The peer granted a window; an older one is not used any more.
     pub fn on_window(&mut self, grant: Grant, limit: StreamOffset) {
         self.on_credit(limit);
-        if self.state != SendState::Reset {
-            self.recalled = false;
+        if !is_newer(grant.id, self.newest) {
+            return;
         }
-        self.grant = Some(grant);
+        self.newest = Some(grant.id);
+        if self.state != SendState::Finished {
+            self.grant = Some(grant);
+        }
     }
 
-    /// The peer wants a window back.
+    /// The peer wants a window back, and every earlier one.
     pub fn on_recall(&mut self, grant: GrantId) {
-        if self.grant.is_some_and(|g| g.id == grant) {
-            self.recalled = true;
+        if is_newer(grant, self.recalled) {
+            self.recalled = Some(grant);
         }
     }
 
-    /// The grant to give back, if it was recalled and no WRITE into it is outstanding.
+    fn is_recalled(&self, grant: GrantId) -> bool {
+        self.state == SendState::Reset
+            || (self.recalled.is_some() && !is_newer(grant, self.recalled))
+    }
+
+    /// The grant to give back, and every earlier one with it: it was recalled and no WRITE is
+    /// outstanding; or the peer was told so and the message was lost.
     pub fn returnable(&self) -> Option<GrantId> {
         match self.grant {
-            Some(grant) if self.recalled && self.writes_in_flight == 0 => Some(grant.id),
-            _ => None,
+            Some(grant) if self.is_recalled(grant.id) && self.writes_in_flight == 0 => {
+                Some(grant.id)
+            }
+            _ => self.returned.filter(|_| self.return_lost),
         }
     }
 
-    /// RETURN was sent.
+    /// RETURN of what is [`returnable`](Self::returnable) was sent.
     pub fn on_returned(&mut self) {
-        self.grant = None;
-        self.recalled = false;
+        self.returned = self.returnable();
+        if self.grant.is_some_and(|grant| Some(grant.id) == self.returned) {
+            self.grant = None;
+        }
+        self.return_lost = false;
+    }
+
+    /// RETURN was lost with its Channel.
+    pub fn on_return_lost(&mut self) {
+        self.return_lost = true;
     }
 
     /// The peer has FIN.

@@ -2,7 +2,7 @@
 
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
-use netchannel_units::{ByteRange, ChannelId, Class, Timestamp};
+use netchannel_units::{ChannelId, Class, Timestamp};
 use netchannel_wire::frame::GrantId;
 
 use crate::receive::ReceiveHalf;
@@ -69,8 +69,10 @@ impl Not for Owed {
 /// Whether and how far a stream is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
-    /// OPEN was not sent.
-    Wanted,
+    /// OPEN was never sent.
+    New,
+    /// OPEN was lost with its Channel; the peer may know the stream all the same.
+    Again,
     /// OPEN went through this Channel; everything of the stream follows it there.
     Sent(ChannelId),
     /// Both sides know the stream.
@@ -87,7 +89,9 @@ pub(crate) struct Stream {
     pub(crate) owed: Owed,
     /// Frames sent and not confirmed that must not be lost.
     pub(crate) unconfirmed: u32,
-    pub(crate) refusals: Vec<(ByteRange, ChannelId)>,
+    /// REFUSEs not sent or not confirmed. Credit waits for them: what overtakes a refusal on
+    /// another Channel is taken back by it.
+    pub(crate) refusals: u32,
     pub(crate) recall: Option<GrantId>,
     pub(crate) reset_code: u32,
     pub(crate) stop_code: u32,
@@ -118,7 +122,7 @@ impl Stream {
             receive,
             owed: Owed::NONE,
             unconfirmed: 0,
-            refusals: Vec::new(),
+            refusals: 0,
             recall: None,
             reset_code: 0,
             stop_code: 0,
@@ -136,8 +140,18 @@ impl Stream {
     pub(crate) fn pinned(&self) -> Option<ChannelId> {
         match self.opening {
             Opening::Sent(channel) => Some(channel),
-            Opening::Wanted | Opening::Done => None,
+            Opening::New | Opening::Again | Opening::Done => None,
         }
+    }
+
+    /// Whether OPEN was sent, so that other frames may follow.
+    pub(crate) fn may_send(&self) -> bool {
+        matches!(self.opening, Opening::Sent(_) | Opening::Done)
+    }
+
+    /// What can be sent now of what is owed.
+    pub(crate) fn ready(&self) -> Owed {
+        if self.refusals > 0 { self.owed & !(Owed::CREDIT | Owed::WINDOW) } else { self.owed }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -145,6 +159,7 @@ impl Stream {
             && self.send.is_done()
             && self.receive.is_done()
             && self.unconfirmed == 0
+            && self.refusals == 0
             && self.owed.is_empty()
     }
 }

@@ -1,0 +1,131 @@
+//! Commands of the application.
+
+use netchannel_units::{Class, StreamOffset, Timestamp};
+use netchannel_wire::StreamId;
+
+use super::Streams;
+use super::queues::IDLE_RELEASE;
+use crate::error::StreamError;
+use crate::send::SendHalf;
+use crate::stream::{Opening, Owed};
+
+impl Streams {
+    /// Opens a stream to the peer's listener `service`. Bytes may be written at once.
+    ///
+    /// # Errors
+    /// [`StreamError::NumbersExhausted`], [`StreamError::TooMany`].
+    pub fn open(&mut self, service: u16, class: Class) -> Result<StreamId, StreamError> {
+        let id = self.take_id()?;
+        let send = SendHalf::new(self.first_credit());
+        self.insert(id, class, service, Opening::New, send);
+        Ok(id)
+    }
+
+    /// The application has written bytes up to `tail`.
+    ///
+    /// # Errors
+    /// Why nothing may be written.
+    pub fn write(&mut self, id: StreamId, tail: StreamOffset) -> Result<(), StreamError> {
+        let stream = self.table.get_mut(&id.0).ok_or(StreamError::Closed)?;
+        if let Some(code) = stream.send.stopped() {
+            return Err(StreamError::Stopped(code));
+        }
+        if !stream.send.write(tail) {
+            return Err(StreamError::Finished);
+        }
+        self.queues.note_backlog(id, stream);
+        Ok(())
+    }
+
+    /// Takes back written bytes above `tail` that were not sent.
+    pub fn unwrite(&mut self, id: StreamId, tail: StreamOffset) {
+        if let Some(stream) = self.table.get_mut(&id.0) {
+            stream.send.unwrite(tail);
+            self.queues.note_backlog(id, stream);
+        }
+    }
+
+    /// The application has read up to `upto`. False if that cannot be: then it is ignored.
+    pub fn consume(&mut self, now: Timestamp, id: StreamId, upto: StreamOffset) -> bool {
+        let limits = self.limits();
+        let Some(stream) = self.table.get_mut(&id.0) else { return true };
+        if !stream.receive.consume(upto, &mut self.pool) {
+            return false;
+        }
+        stream.last_active = now;
+        self.queues.note_idle(id, stream);
+        if stream.receive.credit_due(limits) {
+            self.queues.owe(id, stream, Owed::CREDIT);
+        }
+        if stream.is_over() {
+            self.retire(id);
+        }
+        true
+    }
+
+    /// The application has written its last byte.
+    pub fn finish(&mut self, id: StreamId) {
+        if let Some(stream) = self.table.get_mut(&id.0)
+            && stream.send.finish()
+        {
+            self.queues.owe(id, stream, Owed::FIN);
+        }
+    }
+
+    /// The application gives up sending.
+    pub fn reset(&mut self, id: StreamId, code: u32) {
+        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        if stream.send.reset() {
+            stream.reset_code = code;
+            self.queues.note_backlog(id, stream);
+            self.queues.owe(id, stream, Owed::RESET);
+            self.queues.note_return(id, stream);
+        }
+    }
+
+    /// The application reads no more.
+    pub fn stop(&mut self, id: StreamId, code: u32) {
+        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        // A window that the peer may write into comes back with its FIN or its RETURN: STOP makes
+        // it reset.
+        if stream.receive.stop(&mut self.pool) {
+            stream.stop_code = code;
+            self.queues.owe(id, stream, Owed::STOP);
+        }
+        self.retire(id);
+    }
+
+    /// The application has let go: what was written still goes out, what arrives is not wanted.
+    pub fn release(&mut self, id: StreamId, code: u32) {
+        self.finish(id);
+        self.stop(id, code);
+        if let Some(stream) = self.table.get_mut(&id.0) {
+            stream.released = true;
+        }
+        self.retire(id);
+    }
+
+    /// When [`on_timeout`](Self::on_timeout) wants to be called.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        self.queues.idle.front().map(|(at, _)| *at)
+    }
+
+    /// Gives up windows of streams that were idle for long.
+    pub fn on_timeout(&mut self, now: Timestamp) {
+        while let Some(&(at, id)) = self.queues.idle.front()
+            && at <= now
+        {
+            self.queues.idle.pop_front();
+            let Some(stream) = self.table.get_mut(&id.0) else { continue };
+            stream.in_idle_queue = false;
+            if stream.last_active + IDLE_RELEASE > now {
+                self.queues.note_idle(id, stream);
+            } else if stream.receive.is_idle()
+                && let Some(grant) = stream.receive.release_idle(&mut self.pool)
+            {
+                stream.recall = Some(grant);
+                self.queues.owe(id, stream, Owed::RECALL);
+            }
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What comes from the peer: frames, confirmations, losses.
+
+use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp};
+use netchannel_wire::frame::GrantId;
+use netchannel_wire::{Frame, StreamId};
+
+use super::items::{Carried, Incoming, Placement};
+use super::{MAX_PEER_STREAMS, Streams};
+use crate::error::ProtocolError;
+use crate::receive::{Arrival, Piece, Upgrade, Violation};
+use crate::send::{Grant, SendHalf};
+use crate::stream::{Opening, Owed, Stream};
+
+/// log2 of the largest window that a peer may grant: more is nonsense.
+const MAX_WINDOW_LOG2: u8 = 40;
+
+impl Streams {
+    /// A frame arrived through Channel `via`.
+    ///
+    /// # Errors
+    /// The peer broke the protocol.
+    pub fn on_frame(
+        &mut self,
+        now: Timestamp,
+        via: ChannelId,
+        frame: &Frame<'_>,
+    ) -> Result<Placement, ProtocolError> {
+        let id = frame.stream();
+        match *frame {
+            Frame::Open { class, service, limit, .. } => self.on_open(id, class, service, limit)?,
+            Frame::Data { offset, backlog, bytes, .. } => {
+                let range = ByteRange::new(offset, bytes.len() as u64)
+                    .ok_or(ProtocolError::Unexpected { stream: id, what: "bytes past 2^64" })?;
+                return self.on_data(now, via, id, range, backlog);
+            }
+            Frame::Written { grant, range, backlog, .. } => {
+                return self.on_written(now, id, grant, range, backlog);
+            }
+            Frame::Opened { limit, .. } => self.on_opened(id, limit)?,
+            Frame::Credit { limit, .. } => {
+                if let Some(stream) = known(&mut self.table, id) {
+                    stream.send.on_credit(limit);
+                    self.queues.note_backlog(id, stream);
+                } else {
+                    self.on_stray(id)?;
+                }
+            }
+            Frame::Window { grant, log2_size, address, key, from, limit, .. } => {
+                let grant = Grant { id: grant, log2: log2_size, address, key, from };
+                self.on_window(id, grant, limit)?;
+            }
+            Frame::Recall { grant, .. } => {
+                if let Some(stream) = known(&mut self.table, id) {
+                    stream.send.on_recall(grant);
+                    self.queues.note_return(id, stream);
+                } else {
+                    self.on_stray(id)?;
+                }
+            }
+            Frame::Return { grant, .. } => {
+                if let Some(stream) = known(&mut self.table, id) {
+                    // Late RETURNs of windows that were recycled otherwise are harmless.
+                    stream.receive.on_return(grant, &mut self.pool);
+                    self.retire(id);
+                } else {
+                    self.on_stray(id)?;
+                }
+            }
+            Frame::Refuse { range, .. } => self.on_refuse(id, range)?,
+            Frame::Fin { final_offset, .. } => self.on_fin(id, final_offset)?,
+            Frame::Reset { code, .. } => {
+                if let Some(stream) = known(&mut self.table, id) {
+                    stream.receive.on_reset(code);
+                    stream.receive.recycle(&mut self.pool);
+                    self.queues.touch(id, stream);
+                    self.retire(id);
+                } else {
+                    self.on_stray(id)?;
+                }
+            }
+            Frame::Stop { code, .. } => {
+                if let Some(stream) = known(&mut self.table, id) {
+                    stream.send.on_stop(code);
+                    self.queues.touch(id, stream);
+                    self.reset(id, code);
+                } else {
+                    self.on_stray(id)?;
+                }
+            }
+        }
+        Ok(Placement::None)
+    }
+
+    /// Where the bytes of the last frame go, after [`Placement::Copy`].
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// A frame for a stream that is not in the table: late if it was there once.
+    fn on_stray(&self, id: StreamId) -> Result<Placement, ProtocolError> {
+        // A stream in the table whose OPEN was never sent is as unknown to the peer as any.
+        let late = !self.table.contains_key(&id.0)
+            && if self.is_ours(id) { id.0 < self.next_id } else { self.seen.contains(id) };
+        if late { Ok(Placement::None) } else { Err(ProtocolError::UnknownStream(id)) }
+    }
+
+    fn on_open(
+        &mut self,
+        id: StreamId,
+        class: Class,
+        service: u16,
+        limit: StreamOffset,
+    ) -> Result<(), ProtocolError> {
+        if self.is_ours(id) {
+            return Err(ProtocolError::BadStreamNumber(id));
+        }
+        if self.seen.contains(id) {
+            // Sent again because its Channel died before the acknowledgement came through.
+            return Ok(());
+        }
+        if !self.seen.insert(id) {
+            return Err(ProtocolError::BadStreamNumber(id));
+        }
+        if self.theirs >= MAX_PEER_STREAMS {
+            return Err(ProtocolError::TooManyStreams(id));
+        }
+        self.theirs += 1;
+        self.insert(id, class, service, Opening::Done, SendHalf::new(limit));
+        self.queues.incoming.push_back(Incoming { stream: id, class, service });
+        Ok(())
+    }
+
+    fn on_opened(&mut self, id: StreamId, limit: StreamOffset) -> Result<(), ProtocolError> {
+        if !self.is_ours(id) {
+            return Err(ProtocolError::Unexpected { stream: id, what: "OPENED of its own stream" });
+        }
+        let Some(stream) = known(&mut self.table, id) else {
+            return self.on_stray(id).map(drop);
+        };
+        stream.opening = Opening::Done;
+        // If OPEN is to be sent again: it did arrive.
+        stream.owed = stream.owed & !Owed::OPEN;
+        stream.send.on_credit(limit);
+        self.queues.note_backlog(id, stream);
+        self.queues.touch(id, stream);
+        Ok(())
+    }
+
+    fn on_data(
+        &mut self,
+        now: Timestamp,
+        via: ChannelId,
+        id: StreamId,
+        range: ByteRange,
+        backlog: u32,
+    ) -> Result<Placement, ProtocolError> {
+        let limits = self.limits();
+        let Some(stream) = known(&mut self.table, id) else { return self.on_stray(id) };
+        stream.last_active = now;
+        let arrival = stream
+            .receive
+            .on_data(range, limits, &mut self.pool, &mut self.pieces)
+            .map_err(|violation| protocol_error(id, range, GrantId(0), violation))?;
+        match arrival {
+            Arrival::Refuse => {
+                self.slab_wanted |= stream.receive.current().is_none();
+                if !self.queues.refuse(id, stream, range, via) {
+                    let what = "flood of bytes that find no room";
+                    return Err(ProtocolError::Unexpected { stream: id, what });
+                }
+                Ok(Placement::None)
+            }
+            Arrival::Discard => {
+                self.arrived(id, backlog);
+                Ok(Placement::None)
+            }
+            Arrival::Place { out_of_order } => {
+                self.arrived(id, backlog);
+                Ok(Placement::Copy { out_of_order })
+            }
+        }
+    }
+
+    fn on_written(
+        &mut self,
+        now: Timestamp,
+        id: StreamId,
+        grant: GrantId,
+        range: ByteRange,
+        backlog: u32,
+    ) -> Result<Placement, ProtocolError> {
+        if range.start > range.end {
+            return Err(ProtocolError::Unexpected { stream: id, what: "reversed range" });
+        }
+        let Some(stream) = known(&mut self.table, id) else { return self.on_stray(id) };
+        stream.last_active = now;
+        let out_of_order = stream
+            .receive
+            .on_written(range, grant, &mut self.pool)
+            .map_err(|violation| protocol_error(id, range, grant, violation))?;
+        self.arrived(id, backlog);
+        Ok(Placement::InPlace { bytes: range.len(), out_of_order })
+    }
+
+    /// Bytes arrived in order or not: the application may read, the peer may deserve a window.
+    fn arrived(&mut self, id: StreamId, backlog: u32) {
+        let limits = self.limits();
+        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        let mut owed = Owed::NONE;
+        if u64::from(backlog) > self.config.eager_chunk {
+            let grant = GrantId(self.next_grant);
+            let upgrade = stream.receive.upgrade(u64::from(backlog), grant, limits, &mut self.pool);
+            if matches!(upgrade, Upgrade::Granted | Upgrade::Short) {
+                self.next_grant = self.next_grant.wrapping_add(1);
+                owed |= Owed::WINDOW;
+            }
+            self.slab_wanted |= matches!(upgrade, Upgrade::NoRoom | Upgrade::Short);
+        }
+        if stream.receive.credit_due(limits) {
+            owed |= Owed::CREDIT;
+        }
+        if !owed.is_empty() {
+            self.queues.owe(id, stream, owed);
+        }
+        self.queues.note_idle(id, stream);
+        self.queues.touch(id, stream);
+        if stream.is_over() {
+            self.retire(id);
+        }
+    }
+
+    fn on_window(
+        &mut self,
+        id: StreamId,
+        grant: Grant,
+        limit: StreamOffset,
+    ) -> Result<(), ProtocolError> {
+        let fits = grant.log2 <= MAX_WINDOW_LOG2
+            && grant.address.checked_add((1 << grant.log2) - 1).is_some();
+        if !fits {
+            return Err(ProtocolError::Unexpected { stream: id, what: "WINDOW of absurd size" });
+        }
+        if let Some(stream) = known(&mut self.table, id) {
+            stream.send.on_window(grant, limit);
+            self.queues.note_backlog(id, stream);
+            self.queues.note_return(id, stream);
+            return Ok(());
+        }
+        self.on_stray(id)?;
+        // It goes back at once, or the peer would keep it for ever.
+        if !self.queues.return_late(id, grant.id) {
+            let what = "flood of windows for streams that are gone";
+            return Err(ProtocolError::Unexpected { stream: id, what });
+        }
+        Ok(())
+    }
+
+    fn on_refuse(&mut self, id: StreamId, range: ByteRange) -> Result<(), ProtocolError> {
+        let Some(stream) = known(&mut self.table, id) else {
+            return self.on_stray(id).map(drop);
+        };
+        if range.start > range.end || !stream.send.on_refused(range) {
+            return Err(ProtocolError::Unexpected { stream: id, what: "REFUSE of unsent bytes" });
+        }
+        self.queues.note_backlog(id, stream);
+        Ok(())
+    }
+
+    fn on_fin(&mut self, id: StreamId, end: StreamOffset) -> Result<(), ProtocolError> {
+        let Some(stream) = known(&mut self.table, id) else {
+            return self.on_stray(id).map(drop);
+        };
+        stream.receive.on_fin(end).map_err(|was| ProtocolError::FinalOffset {
+            stream: id,
+            was,
+            now: end,
+        })?;
+        stream.receive.recycle(&mut self.pool);
+        self.queues.touch(id, stream);
+        self.retire(id);
+        Ok(())
+    }
+
+    /// The peer's engine has processed a message that carried this. To be called after the frames
+    /// of the message with the acknowledgement: a REFUSE may be among them.
+    pub fn on_confirmed(&mut self, carried: &Carried) {
+        match *carried {
+            Carried::Chunk { stream: id, range, bulk } => {
+                let Some(stream) = self.table.get_mut(&id.0) else { return };
+                if stream.send.on_confirmed(range, bulk) {
+                    self.queues.note_backlog(id, stream);
+                }
+                self.queues.touch(id, stream);
+                self.queues.note_return(id, stream);
+                if stream.is_over() {
+                    self.retire(id);
+                }
+            }
+            Carried::Control { stream: id, what } => {
+                let Some(stream) = self.table.get_mut(&id.0) else { return };
+                stream.unconfirmed = stream.unconfirmed.saturating_sub(1);
+                if what.has(Owed::OPEN) && matches!(stream.opening, Opening::Sent(_)) {
+                    stream.opening = Opening::Done;
+                    self.queues.note_backlog(id, stream);
+                    self.queues.touch(id, stream);
+                }
+                if what.has(Owed::FIN) {
+                    stream.send.on_fin_confirmed();
+                    self.queues.touch(id, stream);
+                }
+                if what.has(Owed::REFUSE) {
+                    self.refusal_settled(id);
+                }
+                self.retire(id);
+            }
+            Carried::LateReturn { .. } => {}
+        }
+    }
+
+    /// A message that carried this is lost with its Channel. To be called when the Channel is
+    /// fenced: the peer has handled what it received of it, and nothing of it is on its way.
+    pub fn on_lost(&mut self, carried: &Carried) {
+        match *carried {
+            Carried::Chunk { stream: id, range, bulk } => {
+                let Some(stream) = self.table.get_mut(&id.0) else { return };
+                stream.send.on_lost(range, bulk);
+                self.queues.note_backlog(id, stream);
+                self.queues.note_return(id, stream);
+                self.retire(id);
+            }
+            Carried::Control { stream: id, what } => {
+                let Some(stream) = self.table.get_mut(&id.0) else { return };
+                stream.unconfirmed = stream.unconfirmed.saturating_sub(1);
+                let again = match what {
+                    // The bytes were lost for the peer, too: it sends them again by itself.
+                    Owed::REFUSE => Owed::NONE,
+                    Owed::OPEN if stream.opening == Opening::Done => Owed::NONE,
+                    Owed::WINDOW => Owed::WINDOW | Owed::CREDIT,
+                    what => what,
+                };
+                if again.has(Owed::OPEN) {
+                    stream.opening = Opening::Again;
+                }
+                if again.has(Owed::RETURN) {
+                    stream.send.on_return_lost();
+                }
+                self.queues.owe(id, stream, again);
+                if what.has(Owed::REFUSE) {
+                    self.refusal_settled(id);
+                }
+                self.retire(id);
+            }
+            Carried::LateReturn { stream, grant } => {
+                self.queues.return_late(stream, grant);
+            }
+        }
+    }
+
+    /// Channel `via` is fenced: refusals that were to go through it are void.
+    pub fn on_channel_lost(&mut self, via: ChannelId) {
+        for id in self.queues.drop_refusals(via) {
+            self.refusal_settled(id);
+        }
+    }
+
+    /// A refusal is known to the peer, or void: credit may follow.
+    fn refusal_settled(&mut self, id: StreamId) {
+        let limits = self.limits();
+        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        stream.refusals = stream.refusals.saturating_sub(1);
+        if stream.refusals > 0 {
+            return;
+        }
+        let mut owed = stream.owed;
+        if stream.receive.credit_due(limits) {
+            owed |= Owed::CREDIT;
+        }
+        self.queues.owe(id, stream, owed);
+        if !stream.is_starved && stream.receive.current().is_none() {
+            stream.is_starved = true;
+            self.queues.starved.push_back(id);
+        }
+        self.retire(id);
+    }
+
+    /// Streams whose bytes were refused get new credit when there is room: the first first.
+    pub(super) fn feed_starved(&mut self) {
+        let limits = self.limits();
+        while let Some(&id) = self.queues.starved.front() {
+            if let Some(stream) = self.table.get_mut(&id.0) {
+                let waits = stream.refusals == 0
+                    && stream.receive.wants_more()
+                    && stream.receive.current().is_none();
+                if waits {
+                    if !stream.receive.retry_room(limits, &mut self.pool) {
+                        self.slab_wanted |= !std::mem::replace(&mut self.starved_asked, true);
+                        return;
+                    }
+                    self.queues.owe(id, stream, Owed::CREDIT);
+                    self.queues.note_idle(id, stream);
+                }
+                stream.is_starved = false;
+            }
+            self.queues.starved.pop_front();
+        }
+    }
+}
+
+/// The stream, if the peer can know it.
+fn known(table: &mut super::Table, id: StreamId) -> Option<&mut Stream> {
+    table.get_mut(&id.0).map(|s| &mut **s).filter(|s| s.opening != Opening::New)
+}
+
+fn protocol_error(
+    stream: StreamId,
+    range: ByteRange,
+    grant: GrantId,
+    violation: Violation,
+) -> ProtocolError {
+    match violation {
+        Violation::AboveLimit(limit) => ProtocolError::AboveLimit { stream, range, limit },
+        Violation::BeyondFinal(was) => ProtocolError::FinalOffset { stream, was, now: range.end },
+        Violation::WrongWindow => ProtocolError::BadGrant { stream, grant, range },
+        Violation::Scattered => {
+            ProtocolError::Unexpected { stream, what: "thousands of gaps between its bytes" }
+        }
+    }
+}

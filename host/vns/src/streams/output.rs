@@ -1,0 +1,221 @@
+//! What to send, and what changed.
+
+use netchannel_units::ChannelId;
+use netchannel_wire::{Frame, StreamId};
+
+use super::Streams;
+use super::items::{Backlog, Carried, Control, Incoming, Outgoing};
+use super::queues::Due;
+use crate::send::{Chunk, ChunkLimits, Form};
+use crate::stream::{Opening, Owed};
+
+impl Streams {
+    /// The next control frame to send. Ask again after [`on_control_sent`](Self::on_control_sent);
+    /// a frame that cannot be sent now is offered again.
+    ///
+    /// Refusals come first. The acknowledgement of the bytes that they refuse must not leave before
+    /// them: no message through a Channel that [`has_refusals`](Self::has_refusals) may acknowledge
+    /// more than the one before.
+    pub fn poll_control(&mut self) -> Option<Outgoing> {
+        self.feed_starved();
+        while let Some(&due) = self.queues.due.front() {
+            match due {
+                Due::Refuse { stream, range, via } => {
+                    return Some(Outgoing {
+                        frame: Control::Frame(Frame::Refuse { stream, range }),
+                        via: Some(via),
+                        carried: Carried::Control { stream, what: Owed::REFUSE },
+                    });
+                }
+                Due::Return { stream, grant } => {
+                    return Some(Outgoing {
+                        frame: Control::Frame(Frame::Return { stream, grant }),
+                        via: None,
+                        carried: Carried::LateReturn { stream, grant },
+                    });
+                }
+                Due::Owed(id) => {
+                    if let Some(outgoing) = self.next_owed(id) {
+                        return Some(outgoing);
+                    }
+                    self.queues.due.pop_front();
+                    if let Some(stream) = self.table.get_mut(&id.0) {
+                        stream.in_owing_queue = false;
+                        self.retire(id);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Puts what was offered last at the end of the queue, because it cannot be sent now but other
+    /// frames may.
+    pub fn defer_control(&mut self) {
+        if let Some(due) = self.queues.due.pop_front() {
+            self.queues.due.push_back(due);
+        }
+    }
+
+    /// How many entries the queue of frames has: after so many calls of
+    /// [`defer_control`](Self::defer_control) everything was offered.
+    pub fn owing(&self) -> usize {
+        self.queues.due.len()
+    }
+
+    /// Whether a refusal waits that must go through `via`.
+    pub fn has_refusals(&self, via: ChannelId) -> bool {
+        self.queues.has_refusals(via)
+    }
+
+    fn next_owed(&mut self, id: StreamId) -> Option<Outgoing> {
+        let limits = self.limits();
+        let eager = netchannel_units::StreamOffset::new(self.config.eager_credit);
+        let stream = self.table.get_mut(&id.0)?;
+        loop {
+            let what = stream.ready().first();
+            let receive = &mut stream.receive;
+            let frame = match what {
+                Owed::OPEN => Some(Frame::Open {
+                    stream: id,
+                    class: stream.class,
+                    service: stream.service,
+                    limit: eager,
+                }),
+                Owed::OPENED => Some(Frame::Opened { stream: id, limit: eager }),
+                Owed::WINDOW => {
+                    if let Some(window) = receive.current()
+                        && let Some(grant) = window.grant
+                    {
+                        let (lease, from) = (window.lease, window.from);
+                        let limit = receive.credit(limits);
+                        return Some(Outgoing {
+                            frame: Control::Window { stream: id, grant, lease, from, limit },
+                            via: stream.pinned(),
+                            carried: Carried::Control { stream: id, what },
+                        });
+                    }
+                    None
+                }
+                Owed::CREDIT => receive
+                    .wants_credit()
+                    .then(|| Frame::Credit { stream: id, limit: receive.credit(limits) }),
+                Owed::RECALL => stream
+                    .recall
+                    .filter(|grant| receive.is_granted(*grant))
+                    .map(|grant| Frame::Recall { stream: id, grant }),
+                Owed::RETURN => {
+                    stream.send.returnable().map(|grant| Frame::Return { stream: id, grant })
+                }
+                Owed::FIN => stream
+                    .send
+                    .final_offset()
+                    .map(|final_offset| Frame::Fin { stream: id, final_offset }),
+                Owed::RESET => Some(Frame::Reset { stream: id, code: stream.reset_code }),
+                Owed::STOP => Some(Frame::Stop { stream: id, code: stream.stop_code }),
+                _ => return None,
+            };
+            if let Some(frame) = frame {
+                return Some(Outgoing {
+                    frame: Control::Frame(frame),
+                    via: stream.pinned(),
+                    carried: Carried::Control { stream: id, what },
+                });
+            }
+            // Overtaken by events.
+            stream.owed = stream.owed & !what;
+        }
+    }
+
+    /// The frame from [`poll_control`](Self::poll_control) is in a message on Channel `via`.
+    pub fn on_control_sent(&mut self, carried: &Carried, via: ChannelId) {
+        let (id, what) = match *carried {
+            Carried::Control { stream, what } => (stream, what),
+            Carried::LateReturn { stream, grant } => {
+                return self.queues.on_late_return_sent(stream, grant);
+            }
+            Carried::Chunk { .. } => return,
+        };
+        if what == Owed::REFUSE {
+            self.queues.on_refusal_sent(id, via);
+        }
+        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        stream.unconfirmed += 1;
+        stream.owed = stream.owed & !what;
+        match what {
+            Owed::OPEN => {
+                stream.opening = Opening::Sent(via);
+                self.queues.note_backlog(id, stream);
+            }
+            Owed::WINDOW => stream.owed = stream.owed & !Owed::CREDIT,
+            Owed::RETURN => stream.send.on_returned(),
+            _ => {}
+        }
+    }
+
+    /// The next stream whose sendable bytes changed.
+    pub fn poll_backlog(&mut self) -> Option<Backlog> {
+        while let Some(id) = self.queues.backlogs.pop_front() {
+            let Some(stream) = self.table.get_mut(&id.0) else { continue };
+            stream.in_backlog_queue = false;
+            if stream.may_send() {
+                return Some(Backlog {
+                    stream: id,
+                    class: stream.class,
+                    bytes: stream.send.sendable(),
+                    via: stream.pinned(),
+                });
+            }
+        }
+        None
+    }
+
+    /// The next stream whose state the application should see.
+    pub fn poll_touched(&mut self) -> Option<StreamId> {
+        let id = self.queues.touched.pop_front()?;
+        if let Some(stream) = self.table.get_mut(&id.0) {
+            stream.in_touched_queue = false;
+        }
+        Some(id)
+    }
+
+    /// The next stream that the peer opened.
+    pub fn poll_incoming(&mut self) -> Option<Incoming> {
+        self.queues.incoming.pop_front()
+    }
+
+    /// The next stream that is gone; its number never comes back.
+    pub fn poll_closed(&mut self) -> Option<StreamId> {
+        self.queues.closed.pop_front()
+    }
+
+    /// The next bytes of a stream, at most `bytes`.
+    pub fn next_chunk(&self, id: StreamId, bytes: u64) -> Option<Chunk> {
+        let stream = self.table.get(&id.0).filter(|s| s.may_send())?;
+        stream.send.next_chunk(ChunkLimits {
+            bytes,
+            eager: self.config.eager_chunk,
+            bulk_min: self.config.bulk_min,
+        })
+    }
+
+    /// A chunk (perhaps shortened at its end) is in a message. Returns what comes back when that
+    /// message is confirmed or lost, and the bytes that could be sent after it.
+    pub fn on_chunk_sent(&mut self, id: StreamId, chunk: &Chunk) -> (Carried, u64) {
+        let bulk = matches!(chunk.form, Form::Bulk(_));
+        let mut left = 0;
+        if let Some(stream) = self.table.get_mut(&id.0) {
+            stream.send.on_sent(chunk);
+            left = stream.send.sendable();
+        }
+        (Carried::Chunk { stream: id, range: chunk.range, bulk }, left)
+    }
+
+    /// Bytes behind `chunk` that wait at this side, for the frame that carries it. To be asked
+    /// before [`on_chunk_sent`](Self::on_chunk_sent).
+    pub fn backlog_hint(&self, id: StreamId, chunk: &Chunk) -> u32 {
+        let waiting =
+            self.table.get(&id.0).map_or(0, |s| s.send.backlog()).saturating_sub(chunk.range.len());
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+}
