@@ -18,8 +18,11 @@ use crate::error::Error;
 use crate::memory::Access;
 use crate::work::Status;
 
-/// A service thread answers within microseconds; a second covers a busy machine.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A service thread answers within microseconds; this covers a machine with many more busy threads than
+/// cores.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For questions in the middle of a poll.
+const PATIENCE_OF_POLL: Duration = Duration::from_secs(1);
 
 /// A device that our queue pairs talk to, shared by all of them.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl Peer {
     /// Connects to the device with this abstract socket name.
     pub(super) fn connect(name: &[u8]) -> Result<Self, Error> {
         let conversation = Conversation { socket: connect_socket(name)?, sequence: Mutex::new(0) };
-        let (_, fds) = conversation.ask(&Request::Hello, &[])?;
+        let (_, fds) = conversation.ask(&Request::Hello, &[], PATIENCE)?;
         let [keys] = <[OwnedFd; 1]>::try_from(fds)
             .map_err(|_| unreachable("its greeting lacks the key table"))?;
         let keys = SharedMemory::from_fd(keys, KEY_TABLE_BYTES)
@@ -93,7 +96,7 @@ impl Peer {
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
-        self.conversation.ask(request, fds)
+        self.conversation.ask(request, fds, PATIENCE)
     }
 
     /// Whether `key` names a registered region now.
@@ -116,7 +119,8 @@ impl Peer {
             return Err(Status::RemoteAccess);
         }
         let (reply, fds) = self
-            .ask(&Request::Map { number, token, key }, &[])
+            .conversation
+            .ask(&Request::Map { number, token, key }, &[], PATIENCE_OF_POLL)
             .map_err(|_| Status::RetryExceeded)?;
         let Ok([fd]) = <[OwnedFd; 1]>::try_from(fds) else { return Err(Status::RemoteAccess) };
         if reply.refused != 0 {
@@ -149,6 +153,7 @@ impl Conversation {
         &self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
+        patience: Duration,
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
         *sequence = sequence.wrapping_add(1);
@@ -160,7 +165,7 @@ impl Conversation {
             PATIENCE,
         )
         .map_err(failed)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut bytes = [0; MAX_MESSAGE];
