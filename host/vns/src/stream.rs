@@ -75,7 +75,9 @@ pub(crate) enum Opening {
     Again,
     /// OPEN went through this Channel; everything of the stream follows it there.
     Sent(ChannelId),
-    /// Both sides know the stream.
+    /// The peer knows the stream; whether it takes it is open.
+    Known,
+    /// The peer took the stream.
     Done,
 }
 
@@ -140,13 +142,13 @@ impl Stream {
     pub(crate) fn pinned(&self) -> Option<ChannelId> {
         match self.opening {
             Opening::Sent(channel) => Some(channel),
-            Opening::New | Opening::Again | Opening::Done => None,
+            Opening::New | Opening::Again | Opening::Known | Opening::Done => None,
         }
     }
 
     /// Whether OPEN was sent, so that other frames may follow.
     pub(crate) fn may_send(&self) -> bool {
-        matches!(self.opening, Opening::Sent(_) | Opening::Done)
+        !matches!(self.opening, Opening::New | Opening::Again)
     }
 
     /// What can be sent now of what is owed.

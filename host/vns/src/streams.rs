@@ -89,6 +89,11 @@ impl Streams {
         self.table.len()
     }
 
+    /// Number of streams that their applications let go.
+    pub fn released(&self) -> usize {
+        self.table.values().filter(|s| s.released).count()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
@@ -104,7 +109,7 @@ impl Streams {
         self.table.get(&id.0).map(|s| &s.receive)
     }
 
-    /// Whether the peer has confirmed that it knows the stream.
+    /// Whether the peer has taken the stream (its OPENED came).
     pub fn is_opened(&self, id: StreamId) -> bool {
         self.table.get(&id.0).is_some_and(|s| s.opening == Opening::Done)
     }

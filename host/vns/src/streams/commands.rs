@@ -105,6 +105,16 @@ impl Streams {
         self.retire(id);
     }
 
+    /// Refuses a stream that the peer opened, instead of giving it to an application: the opener
+    /// sees RESET and STOP with `code` and never OPENED.
+    pub fn refuse(&mut self, id: StreamId, code: u32) {
+        if let Some(stream) = self.table.get_mut(&id.0) {
+            stream.owed = stream.owed & !Owed::OPENED;
+        }
+        self.reset(id, code);
+        self.release(id, code);
+    }
+
     /// When [`on_timeout`](Self::on_timeout) wants to be called.
     pub fn next_timeout(&self) -> Option<Timestamp> {
         self.queues.idle.front().map(|(at, _)| *at)

@@ -300,9 +300,8 @@ impl Streams {
                 let Some(stream) = self.table.get_mut(&id.0) else { return };
                 stream.unconfirmed = stream.unconfirmed.saturating_sub(1);
                 if what.has(Owed::OPEN) && matches!(stream.opening, Opening::Sent(_)) {
-                    stream.opening = Opening::Done;
+                    stream.opening = Opening::Known;
                     self.queues.note_backlog(id, stream);
-                    self.queues.touch(id, stream);
                 }
                 if what.has(Owed::FIN) {
                     stream.send.on_fin_confirmed();
@@ -334,7 +333,7 @@ impl Streams {
                 let again = match what {
                     // The bytes were lost for the peer, too: it sends them again by itself.
                     Owed::REFUSE => Owed::NONE,
-                    Owed::OPEN if stream.opening == Opening::Done => Owed::NONE,
+                    Owed::OPEN if !matches!(stream.opening, Opening::Sent(_)) => Owed::NONE,
                     Owed::WINDOW => Owed::WINDOW | Owed::CREDIT,
                     what => what,
                 };
