@@ -44,10 +44,12 @@ pub struct ChannelStats {
     pub class: Option<Class>,
     /// Number of the queue pair.
     pub queue_pair: u32,
-    /// Bytes that left, frames included, as send completions say.
+    /// Stream bytes sent through it, as the peer's engine confirmed them.
     pub bytes_sent: u64,
-    /// Stream bytes that the peer's engine confirmed.
-    pub bytes_confirmed: u64,
+    /// Stream bytes that arrived through it.
+    pub bytes_received: u64,
+    /// Bytes posted and completed by the device, frames included.
+    pub bytes_completed: u64,
     /// Messages posted.
     pub messages_sent: u64,
     /// Messages that arrived.
@@ -72,8 +74,9 @@ impl Stats {
                 id: report.id,
                 class: None,
                 queue_pair: report.queue_pair,
-                bytes_sent: report.stats.bytes_completed,
-                bytes_confirmed: report.stats.bytes_confirmed,
+                bytes_sent: report.payload.confirmed,
+                bytes_received: report.payload.received,
+                bytes_completed: report.stats.bytes_completed,
                 messages_sent: report.stats.messages_posted,
                 messages_received: report.stats.messages_received,
                 completion_time: report.completion_time,

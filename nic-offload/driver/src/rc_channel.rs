@@ -37,6 +37,7 @@ struct InFlight {
     sequence: u32,
     slot: Option<u16>,
     requests: u32,
+    signaled: bool,
 }
 
 /// A Channel bound to its queue pair. `T` is what the engine wants back when a message that
@@ -59,6 +60,8 @@ pub struct RcChannel<C: Context, T> {
     queued: u32,
     depth: u32,
     unsignaled: u32,
+    /// Signalled messages without a completion.
+    awaited: u32,
     completion_tag: u32,
 }
 
@@ -93,6 +96,7 @@ impl<C: Context, T> RcChannel<C, T> {
             queued: 0,
             depth: config.send_depth,
             unsignaled: 0,
+            awaited: 0,
             completion_tag,
         })
     }
@@ -328,7 +332,8 @@ impl<C: Context, T> RcChannel<C, T> {
         } else {
             Some(slot)
         };
-        self.in_flight.push_back(InFlight { sequence: header.sequence, slot, requests });
+        self.in_flight.push_back(InFlight { sequence: header.sequence, slot, requests, signaled });
+        self.awaited += u32::from(signaled);
         self.writes.clear();
         self.write_bytes = 0;
         posted.map_err(DriverError::post("send queue"))
@@ -342,6 +347,7 @@ impl<C: Context, T> RcChannel<C, T> {
                 break;
             }
             self.queued -= first.requests;
+            self.awaited -= u32::from(first.signaled);
             if let Some(slot) = first.slot {
                 self.free_slots.push(slot);
             }
@@ -352,6 +358,11 @@ impl<C: Context, T> RcChannel<C, T> {
 
     pub(crate) fn completion_tag(&self) -> u32 {
         self.completion_tag
+    }
+
+    /// Whether a signalled request is outstanding.
+    pub fn awaits_completion(&self) -> bool {
+        self.awaited > 0
     }
 
     /// Whether completions of this Channel are to be expected.

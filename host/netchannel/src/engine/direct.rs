@@ -42,6 +42,7 @@ impl<C: Context> Engine<C> {
         let session = self.sessions.get_mut(slot)?.as_mut()?;
         let wanted = (len as u64).clamp(MIN_BUFFER, self.config.window as u64);
         session.supply_buffer(id, wanted, &mut self.buffers);
+        session.attention = true;
         let entry = session.table.get_mut(&id.0)?;
         let capacity = entry.buffer?.size();
         let start = session.streams.send_half(id)?.tail();
@@ -58,8 +59,11 @@ impl<C: Context> Engine<C> {
             if half.sent() >= end && confirmed.max(start) >= end {
                 break;
             }
-            if tail > half.tail() && session.streams.write(id, tail).is_err() {
-                break;
+            if tail > half.tail() {
+                session.attention = true;
+                if session.streams.write(id, tail).is_err() {
+                    break;
+                }
             }
             let now = clock();
             let moved = self.poll(now);
@@ -128,6 +132,7 @@ impl<C: Context> Engine<C> {
         }
         self.shared.counters.engine_copied.add(copied);
         // What is kept counts as written, even if it was not offered to the scheduler yet.
+        session.attention = true;
         if upto > half.tail() {
             let _ = session.streams.write(id, upto);
         } else {

@@ -128,9 +128,12 @@ impl<C: Context> Drive for Engine<C> {
         let received = self.receive(now);
         let mut moved = submitted || received;
         for slot in 0..self.sessions.len() {
-            moved |= self.run_session(now, slot as u32);
+            let due = self.sessions[slot].as_ref().is_some_and(|s| s.attention || s.timer <= now);
+            if due {
+                moved |= self.run_session(now, slot as u32);
+            }
         }
-        if let Err(error) = self.group.repost() {
+        if received && let Err(error) = self.group.repost() {
             self.fail_all(&error.into());
         }
         moved
@@ -154,6 +157,9 @@ impl<C: Context> Drive for Engine<C> {
     fn settle(&mut self, now: Timestamp) {
         for slot in 0..self.sessions.len() {
             self.acknowledge(now, slot as u32, true);
+            if let Some(session) = &mut self.sessions[slot] {
+                session.timer = session.next_timeout(&self.group).unwrap_or(Timestamp::MAX);
+            }
         }
     }
 
@@ -176,7 +182,8 @@ impl<C: Context> Drive for Engine<C> {
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {
-        self.sessions.iter().flatten().filter_map(|s| s.next_timeout(&self.group)).min()
+        let timers = self.sessions.iter().flatten().map(|s| s.timer);
+        timers.min().filter(|at| *at < Timestamp::MAX)
     }
 
     fn control(&mut self) -> &mut dyn EngineControl {
@@ -203,6 +210,7 @@ impl<C: Context> Engine<C> {
             return;
         };
         let id = doorbell.stream.stream();
+        session.attention = true;
         match doorbell.what {
             What::Written => session.on_written(id, &mut self.buffers),
             What::Consumed => session.on_consumed(now, id),
@@ -213,6 +221,8 @@ impl<C: Context> Engine<C> {
     fn run_session(&mut self, now: Timestamp, slot: u32) -> bool {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
         if session.is_over() {
+            session.attention = false;
+            session.timer = Timestamp::MAX;
             return self.bury(slot);
         }
         session.on_timeout(now, &mut self.buffers);
@@ -220,6 +230,11 @@ impl<C: Context> Engine<C> {
         let sent = self.transmit(now, slot);
         let acknowledged = self.acknowledge(now, slot, false);
         self.publish(slot);
+        if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
+            // What could not go now is tried again; the rest waits for an event or a timer.
+            session.attention = session.streams.owing() > 0 || !session.scheduler.is_idle();
+            session.timer = session.next_timeout(&self.group).unwrap_or(Timestamp::MAX);
+        }
         sent || acknowledged
     }
 

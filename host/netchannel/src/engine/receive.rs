@@ -4,7 +4,7 @@ use netchannel_driver::{ChannelKey, DriverError, Event};
 use netchannel_units::{ChannelId, Timestamp};
 use netchannel_verbs::work::Status;
 use netchannel_verbs::{Context, MemoryRegion};
-use netchannel_vns::Placement;
+use netchannel_vns::{Carried, Placement};
 use netchannel_wire::Frame;
 use netchannel_wire::decode::parse;
 
@@ -54,6 +54,7 @@ impl<C: Context> Engine<C> {
         if session.is_over() {
             return;
         }
+        session.attention = true;
         let bytes = self.group.message(slot, length);
         let counters = &self.shared.counters;
         let outcome = take_frames(now, ChannelId(number), session, bytes, counters).and_then(
@@ -63,6 +64,9 @@ impl<C: Context> Engine<C> {
                 channel.state_mut().on_processed(elicits_ack);
                 while let Some(carried) = channel.poll_confirmed() {
                     for item in &carried {
+                        if let Carried::Chunk { range, .. } = item {
+                            session.payload[usize::from(number)].confirmed += range.len();
+                        }
                         session.streams.on_confirmed(item);
                     }
                     channel.recycle(carried);
@@ -128,6 +132,7 @@ fn take_frames<C: Context>(
         if matches!(frame, Frame::Refuse { .. }) {
             counters.refused.add(1);
         }
+        let payload = &mut session.payload[usize::from(via.0)].received;
         match session.streams.on_frame(now, via, &frame)? {
             Placement::None => {}
             Placement::Copy { out_of_order } => {
@@ -135,10 +140,12 @@ fn take_frames<C: Context>(
                 let copied = place(&session.slabs, session.streams.pieces(), bytes);
                 counters.engine_copied.add(copied);
                 counters.placed_bytes.add(copied);
+                *payload += copied;
                 counters.placed_out_of_order.add(u64::from(out_of_order));
             }
             Placement::InPlace { bytes, out_of_order } => {
                 counters.placed_bytes.add(bytes);
+                *payload += bytes;
                 counters.placed_out_of_order.add(u64::from(out_of_order));
             }
         }

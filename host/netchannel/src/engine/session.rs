@@ -57,6 +57,13 @@ pub(crate) struct WindowSlab<C: Context> {
 
 pub(crate) type StreamTable = HashMap<u32, EngineStream, BuildHasherDefault<IdHasher>>;
 
+/// Stream bytes that a Channel carried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Payload {
+    pub(crate) confirmed: u64,
+    pub(crate) received: u64,
+}
+
 /// A session.
 pub(crate) struct Session<C: Context> {
     pub(crate) shared: Arc<SessionShared>,
@@ -68,6 +75,12 @@ pub(crate) struct Session<C: Context> {
     pub(crate) slabs: Vec<WindowSlab<C>>,
     /// Streams whose application has not let go.
     pub(crate) attached: usize,
+    /// Something happened since the last pass, or could not be finished in it.
+    pub(crate) attention: bool,
+    /// When the session wants a pass at the latest.
+    pub(crate) timer: Timestamp,
+    /// Stream bytes per Channel: confirmed by the peer, and received.
+    pub(crate) payload: Vec<Payload>,
     /// Failed or closed: waits for the applications to let go.
     pub(crate) over: bool,
     idle_buffers: VecDeque<(Timestamp, StreamId)>,
@@ -80,7 +93,11 @@ impl<C: Context> Session<C> {
         scheduler: Scheduler,
         channels: Vec<ChannelKey>,
     ) -> Self {
+        let payload = vec![Payload::default(); channels.len()];
         Self {
+            attention: true,
+            timer: Timestamp::MAX,
+            payload,
             shared,
             streams,
             scheduler,
@@ -99,6 +116,7 @@ impl<C: Context> Session<C> {
     }
 
     pub(crate) fn add_slab(&mut self, slab: WindowSlab<C>) {
+        self.attention = true;
         self.streams.add_slab(SlabId(self.slabs.len() as u32));
         self.slabs.push(slab);
     }

@@ -17,7 +17,7 @@ use netchannel_wire::frame::{MessageHeader, reset};
 use crate::cell::{Cell, CellBlocks, flags};
 use crate::config::Config;
 use crate::engine::buffers::SendBuffers;
-use crate::engine::session::{EngineStream, Session, WindowSlab};
+use crate::engine::session::{EngineStream, Payload, Session, WindowSlab};
 use crate::engine::{Engine, StreamKey};
 use crate::error::Error;
 use crate::listener::Backlog;
@@ -44,6 +44,7 @@ pub(crate) struct ChannelReport {
     pub(crate) session: u32,
     pub(crate) id: u16,
     pub(crate) queue_pair: u32,
+    pub(crate) payload: Payload,
     pub(crate) stats: netchannel_channel::ChannelStats,
     pub(crate) rate: Bandwidth,
     pub(crate) completion_time: Option<Duration>,
@@ -194,6 +195,7 @@ impl<C: Context> Engine<C> {
         }
         tracing::debug!(peer = %session.shared.peer, %error, "session over");
         session.over = true;
+        session.attention = true;
         session.shared.fail(error);
         for key in session.channels.drain(..) {
             self.owners[usize::from(key.0)] = None;
@@ -287,6 +289,7 @@ impl<C: Context> Engine<C> {
         };
         let Some(Some(session)) = self.sessions.get_mut(key.session() as usize) else { return };
         let id = key.stream();
+        session.attention = true;
         match command {
             Command::Port(_) => {}
             Command::Finish(_) => {
@@ -429,6 +432,7 @@ impl<C: Context> EngineControl for Engine<C> {
             return Err(session.shared.error());
         }
         let cell = self.cells.take()?;
+        session.attention = true;
         let id = session.streams.open(service, class).map_err(Error::Stream)?;
         Ok(attach(slot, session, id, class, cell))
     }
@@ -443,6 +447,7 @@ impl<C: Context> EngineControl for Engine<C> {
                     session: slot as u32,
                     id: number as u16,
                     queue_pair: channel.queue_pair_number(),
+                    payload: session.payload[number],
                     stats: *channel.state().stats(),
                     rate: channel.state().rate(),
                     completion_time: channel.state().completion_time(),

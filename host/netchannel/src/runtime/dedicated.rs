@@ -7,11 +7,8 @@ use std::thread::JoinHandle;
 
 use crate::config::Idle;
 use crate::error::Error;
-use crate::runtime::wait::sleep;
+use crate::runtime::wait::{YIELD_AFTER, sleep};
 use crate::runtime::{RuntimeInner, now};
-
-/// Empty passes after which the thread lets others have the processor.
-const YIELD_EVERY: u32 = 512;
 
 /// Starts the polling thread.
 pub(super) fn spawn(inner: Arc<RuntimeInner>) -> Result<JoinHandle<()>, Error> {
@@ -23,7 +20,7 @@ pub(super) fn spawn(inner: Arc<RuntimeInner>) -> Result<JoinHandle<()>, Error> {
 
 fn run(inner: &RuntimeInner) {
     let mut idle_since = now();
-    let mut empty = 0u32;
+    let mut yielded = idle_since;
     while !inner.is_stopping() {
         let Some(mut engine) = inner.owner.try_own() else {
             std::thread::yield_now();
@@ -32,15 +29,15 @@ fn run(inner: &RuntimeInner) {
         let time = now();
         if engine.poll(time) {
             idle_since = time;
-            empty = 0;
+            yielded = time;
             continue;
         }
-        empty += 1;
         let asleep =
             inner.config.idle == Idle::Sleep && time - idle_since >= inner.config.spin_before_sleep;
         if !asleep {
             drop(engine);
-            if empty.is_multiple_of(YIELD_EVERY) {
+            if time - yielded >= YIELD_AFTER {
+                yielded = time;
                 std::thread::yield_now();
             }
             std::hint::spin_loop();

@@ -18,9 +18,10 @@ use crate::error::Error;
 use crate::port::PortShared;
 use crate::runtime::{Keeper, RuntimeInner, now};
 
-/// Passes without a find after which a spinning thread lets others have the processor: about
-/// 100 us, so that on a machine with few cores the peer gets its turn.
-const YIELD_EVERY: u32 = 512;
+/// A spinning thread that found nothing for this long lets others have the processor. Linux 6.13
+/// and later charge a yield with the rest of the time slice, so it must be rare; on a machine with
+/// few cores it must not be missing.
+pub(super) const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 /// Something to wait for.
 pub(crate) trait Waitable {
@@ -124,14 +125,13 @@ impl RuntimeInner {
         }
         let inline = self.config.poller == Poller::Inline;
         self.tell_helper_unless_dedicated();
-        let mut empty = 0u32;
+        let mut moved_at = start;
         loop {
-            let mut moved = false;
-            let mut at = None;
+            let time = now();
             if inline && let Some(mut engine) = self.owner.try_own() {
-                let time = now();
-                at = Some(time);
-                moved = engine.poll(time);
+                if engine.poll(time) {
+                    moved_at = time;
+                }
                 if what.is_ready() {
                     self.let_go(engine);
                     return Some(Waited::Ready);
@@ -140,20 +140,14 @@ impl RuntimeInner {
             } else if what.is_ready() {
                 return Some(Waited::Ready);
             }
-            if let Some(until) = until
-                && at.unwrap_or_else(now) >= until
-            {
+            if until.is_some_and(|until| time >= until) {
                 return None;
             }
-            if moved {
-                empty = 0;
-            } else {
-                empty += 1;
-                if empty.is_multiple_of(YIELD_EVERY) {
-                    std::thread::yield_now();
-                }
-                std::hint::spin_loop();
+            if time - moved_at >= YIELD_AFTER {
+                moved_at = time;
+                std::thread::yield_now();
             }
+            std::hint::spin_loop();
         }
     }
 
