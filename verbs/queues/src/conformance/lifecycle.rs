@@ -94,8 +94,11 @@ fn bad_options<C: Context>(a: &C, b: &C) -> Result<(), String> {
 
 fn one_side_first<C: Context>(a: &C, b: &C) -> Result<(), String> {
     let (mut a, mut b) = (Side::new(a)?, Side::new(b)?);
+    // NICs send again until the other side is there: 7 x 0.54 s, so that a stalled machine has time.
+    let options =
+        ConnectOptions { ack_timeout: Duration::from_micros(536_870), ..ConnectOptions::default() };
     b.receive(1, &[b.slice(0, 100)])?;
-    a.connect(&b, &ConnectOptions::default())?;
+    a.connect(&b, &options)?;
     a.fill(0, 100, 5);
     a.send(request(2, SendOperation::Send, &[a.slice(0, 100)]))?;
     let inline = a.queue_pair.max_inline() >= 8;
@@ -106,7 +109,7 @@ fn one_side_first<C: Context>(a: &C, b: &C) -> Result<(), String> {
         a.poll()?;
         std::thread::sleep(Duration::from_millis(1));
     }
-    b.connect(&a, &ConnectOptions::default())?;
+    b.connect(&a, &options)?;
     let mut pair = Pair { a, b };
     expect_success(&pair.wait_b(1)?)?;
     expect_success(&pair.wait_a(2)?)?;
