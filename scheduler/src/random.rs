@@ -16,10 +16,11 @@ impl Random {
     /// is below n / 2^32).
     #[inline]
     pub(crate) fn two_below(&mut self, n: usize) -> (usize, usize) {
+        // The step to the next state follows the output, so that nobody waits for it.
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
         let below = |bits: u64, n: usize| ((bits * n as u64) >> 32) as usize;
         let first = below(bits >> 32, n);
         // Another one: skip `first` by shifting the rest.

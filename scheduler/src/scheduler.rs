@@ -102,20 +102,38 @@ impl Scheduler {
         if self.policy == Policy::StaticHash {
             self.bind_by_hash(channels);
         }
-        let first = self.quota.first();
-        let second = if first == Class::Latency { Class::Throughput } else { Class::Latency };
         let waiting = self.streams.is_ready(Class::Throughput);
-        for class in [first, second] {
-            if !self.streams.is_ready(class) {
-                continue;
-            }
-            if let Some(candidate) = self.candidate(class, channels) {
-                let assignment = self.assign(candidate, channels);
-                self.quota.on_assigned(class, assignment.bytes, waiting);
-                return Some(assignment);
-            }
+        if !self.streams.is_ready(Class::Latency) {
+            return if waiting { self.next_of(Class::Throughput, true, channels) } else { None };
         }
-        None
+        if waiting && self.quota.first() == Class::Throughput {
+            let next = self.next_of(Class::Throughput, waiting, channels);
+            return next.or_else(|| self.next_of(Class::Latency, waiting, channels));
+        }
+        let next = self.next_of(Class::Latency, waiting, channels);
+        if next.is_none() && waiting {
+            return self.next_of(Class::Throughput, waiting, channels);
+        }
+        next
+    }
+
+    /// The next assignment of one class.
+    #[inline]
+    fn next_of(
+        &mut self,
+        class: Class,
+        waiting: bool,
+        channels: &[ChannelView],
+    ) -> Option<Assignment> {
+        let candidate = self.candidate(class, channels)?;
+        let view = &channels[candidate.channel];
+        let grain = self.bounds.room(view).grain;
+        let stream = self.streams.stream(candidate.at);
+        let bytes = stream.backlog.min(grain).min(view.window_left);
+        let assignment = Assignment { stream: stream.key, channel: view.id, bytes };
+        self.streams.serve(candidate.at, bytes);
+        self.quota.on_assigned(class, bytes, waiting);
+        Some(assignment)
     }
 
     /// The stream of `class` whose turn it is, among those that some Channel has room for.
@@ -151,17 +169,6 @@ impl Scheduler {
             }
         }
         best
-    }
-
-    #[inline]
-    fn assign(&mut self, candidate: Candidate, channels: &[ChannelView]) -> Assignment {
-        let view = &channels[candidate.channel];
-        let grain = self.bounds.room(view).grain;
-        let stream = self.streams.stream(candidate.at);
-        let bytes = stream.backlog.min(grain).min(view.window_left);
-        let key = stream.key;
-        self.streams.serve(candidate.at, bytes);
-        Assignment { stream: key, channel: view.id, bytes }
     }
 
     /// Gives each ready stream without a Channel one, by its key. A change of the set of Channels

@@ -195,8 +195,7 @@ impl Streams {
         if stream.backlog == 0 {
             self.leave(at);
         } else if turn_over && stream.next != NOBODY {
-            self.unlink(at);
-            self.link(at);
+            self.rotate(at);
         }
     }
 
@@ -317,6 +316,24 @@ impl Streams {
             Place::Bound(channel) => &mut queue.bound[usize::from(channel.0)],
             Place::Any | Place::Idle => &mut queue.any,
         }
+    }
+
+    /// Moves the head of a ring, which is not alone in it, to the end.
+    #[inline]
+    fn rotate(&mut self, at: u32) {
+        let stream = &mut self.table[at as usize];
+        let next = core::mem::replace(&mut stream.next, NOBODY);
+        let queue = &mut self.queues[stream.class as usize];
+        let ring = match stream.place {
+            Place::Bound(channel) => &mut queue.bound[usize::from(channel.0)],
+            Place::Any | Place::Idle => &mut queue.any,
+        };
+        debug_assert_eq!(ring.head, at);
+        let tail = core::mem::replace(&mut ring.tail, at);
+        ring.head = next;
+        stream.previous = tail;
+        self.table[tail as usize].next = at;
+        self.table[next as usize].previous = NOBODY;
     }
 
     fn link(&mut self, at: u32) {
