@@ -7,6 +7,7 @@ use crate::bandwidth;
 use crate::control::{Conversation, Reply, Request, SideReport, VERSION};
 use crate::error::{Error, Result};
 use crate::latency::{self, HalfRoundTrips};
+use crate::report::Report;
 use crate::spec::{Amount, RunSpec, Tool};
 use crate::transport::{Counters, Transport};
 
@@ -61,8 +62,10 @@ impl Client {
         };
         match self.move_bytes(spec, &mut *transport, address) {
             Ok((moved, half_round_trips)) => {
-                let here = transport.close()?;
+                let here = transport.counters();
+                self.conversation.say(&Request::Over)?;
                 let there = self.server_report(spec)?;
+                transport.close()?;
                 let moved = if half_round_trips.is_some() { moved } else { there.moved };
                 Ok(RunReport { moved, half_round_trips, here, there: there.counters })
             }
@@ -108,9 +111,9 @@ impl Client {
         }
     }
 
-    /// Address of the server.
-    pub fn server(&self) -> Result<SocketAddr> {
-        self.conversation.peer_address()
+    /// Lets the server's user know what all runs came to.
+    pub fn tell(&mut self, report: &Report) -> Result<()> {
+        self.conversation.say(&Request::Report(Box::new(report.clone())))
     }
 }
 

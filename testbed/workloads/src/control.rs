@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bandwidth::Moved;
 use crate::error::{Context, Error, Result};
+use crate::report::Report;
 use crate::spec::RunSpec;
 use crate::transport::Counters;
 
@@ -30,6 +31,10 @@ pub enum Request {
     Hello(u32),
     /// Be the other side of this run.
     Run(Box<RunSpec>),
+    /// The client has closed its streams and looked at its counters: close the stack.
+    Over,
+    /// What all runs came to, for the server's user.
+    Report(Box<Report>),
 }
 
 /// What the server answers.

@@ -36,6 +36,14 @@ pub enum Error {
         /// What came back.
         source: io::Error,
     },
+    /// NetChannel refused or failed an operation.
+    #[error("{what}: {source}")]
+    Stack {
+        /// What was being done.
+        what: &'static str,
+        /// What came back.
+        source: netchannel::Error,
+    },
     /// The peer said that its side failed.
     #[error("the other side failed: {0}")]
     Peer(String),

@@ -2,7 +2,7 @@
 //!
 //! - [`spec`]: what a run is: stack, workload, sizes, settings.
 //! - [`transport`]: what a stack must offer to carry a workload.
-//! - [`tcp`]: kernel TCP, the baseline.
+//! - [`netchannel`]: NetChannel. [`tcp`]: kernel TCP, the baseline.
 //! - [`bandwidth`], [`latency`]: the workloads.
 //! - [`limit`]: what two processes of this machine can do without any stack.
 //! - [`child`]: processes of one's own program, for runs that need two.
@@ -10,17 +10,21 @@
 //! - [`local`]: a server as another process of this host.
 //! - [`baseline`]: TCP and the limits prepared for comparison.
 //! - [`rounds`]: interleaved rounds, medians, paired ratios.
+//! - [`compare`]: a whole comparison. [`report`]: its result, as JSON.
 //! - [`error`]: what may go wrong.
 
 pub mod bandwidth;
 pub mod baseline;
 pub mod child;
 pub mod client;
+pub mod compare;
 pub mod control;
 pub mod error;
 pub mod latency;
 pub mod limit;
 pub mod local;
+pub mod netchannel;
+pub mod report;
 pub mod rounds;
 pub mod server;
 pub mod spec;

@@ -1,10 +1,10 @@
 //! A server as another process of this host, so that one command measures both sides.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,7 @@ pub fn announce(listening: SocketAddr) -> Result<()> {
 /// A server process of this host. Dropped, it is ended.
 pub struct LocalServer {
     child: Child,
+    output: BufReader<ChildStdout>,
     address: SocketAddr,
 }
 
@@ -39,16 +40,17 @@ impl LocalServer {
             .stdout(Stdio::piped())
             .spawn()
             .context(format!("start {}", program.display()))?;
-        let mut line = String::new();
-        let read = match child.stdout.take() {
-            Some(output) => BufReader::new(output).read_line(&mut line),
-            None => Ok(0),
+        let Some(output) = child.stdout.take() else {
+            return Err(Error::Invalid("a child without standard output".into()));
         };
-        let announced = read.map_err(|error| error.to_string()).and_then(|_| {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        let announced = output.read_line(&mut line).map_err(|error| error.to_string());
+        let announced = announced.and_then(|_| {
             serde_json::from_str::<Announcement>(&line).map_err(|error| error.to_string())
         });
         match announced {
-            Ok(Announcement { listening }) => Ok(Self { child, address: listening }),
+            Ok(Announcement { listening }) => Ok(Self { child, output, address: listening }),
             Err(message) => {
                 // Fails where the server has ended already.
                 let _ = child.kill();
@@ -63,11 +65,13 @@ impl LocalServer {
         self.address
     }
 
-    /// Waits until it has ended by itself.
-    pub fn wait(mut self) -> Result<()> {
+    /// Waits until it has ended by itself; what it printed after its address.
+    pub fn wait(mut self) -> Result<String> {
+        let mut output = String::new();
+        self.output.read_to_string(&mut output).context("read what the local server printed")?;
         let status = self.child.wait().context("wait for the local server")?;
         if status.success() {
-            return Ok(());
+            return Ok(output);
         }
         Err(Error::Child {
             role: "local server".into(),

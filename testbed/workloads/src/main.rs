@@ -69,6 +69,7 @@ fn tcp_server(address: &str) -> Result<()> {
         Stack::Tcp => Ok(Box::new(Tcp::new(spec.tcp.clone(), None))),
         Stack::NetChannel => Err(Error::Invalid("this server speaks TCP only".into())),
     })
+    .map(drop)
 }
 
 fn baselines(seconds: f64) -> Result<String> {

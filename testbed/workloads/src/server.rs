@@ -6,6 +6,7 @@ use crate::bandwidth::{self, Moved};
 use crate::control::{Conversation, Reply, Request, SideReport, VERSION};
 use crate::error::{Error, Result};
 use crate::latency;
+use crate::report::Report;
 use crate::spec::{RunSpec, Tool};
 use crate::transport::Transport;
 
@@ -14,8 +15,9 @@ use crate::transport::Transport;
 pub type Open<'a> = dyn Fn(&RunSpec, IpAddr) -> Result<Box<dyn Transport>> + 'a;
 
 /// Serves one client to the end of its conversation. A run that fails is told to the client and
-/// returned.
-pub fn serve(conversation: &mut Conversation, open: &Open<'_>) -> Result<()> {
+/// returned; so is
+/// what the client told about all runs.
+pub fn serve(conversation: &mut Conversation, open: &Open<'_>) -> Result<Option<Report>> {
     let result = converse(conversation, open);
     if let Err(error) = &result {
         // The client may be gone; the error itself tells more than that.
@@ -24,7 +26,7 @@ pub fn serve(conversation: &mut Conversation, open: &Open<'_>) -> Result<()> {
     result
 }
 
-fn converse(conversation: &mut Conversation, open: &Open<'_>) -> Result<()> {
+fn converse(conversation: &mut Conversation, open: &Open<'_>) -> Result<Option<Report>> {
     match conversation.hear()? {
         Some(Request::Hello(VERSION)) => conversation.say(&Reply::Welcome(VERSION))?,
         Some(Request::Hello(other)) => {
@@ -33,16 +35,20 @@ fn converse(conversation: &mut Conversation, open: &Open<'_>) -> Result<()> {
             )));
         }
         Some(other) => return Err(Error::Protocol(format!("{other:?} before hello"))),
-        None => return Ok(()),
+        None => return Ok(None),
     }
+    let mut report = None;
     loop {
         match conversation.hear()? {
             Some(Request::Run(spec)) => {
-                let report = run(conversation, &spec, open)?;
-                conversation.say(&Reply::Done(report))?;
+                let side = run(conversation, &spec, open)?;
+                conversation.say(&Reply::Done(side))?;
             }
-            Some(other) => return Err(Error::Protocol(format!("{other:?}"))),
-            None => return Ok(()),
+            Some(Request::Report(told)) => report = Some(*told),
+            Some(other @ (Request::Hello(_) | Request::Over)) => {
+                return Err(Error::Protocol(format!("{other:?} in the middle")));
+            }
+            None => return Ok(report),
         }
     }
 }
@@ -62,5 +68,12 @@ fn run(conversation: &mut Conversation, spec: &RunSpec, open: &Open<'_>) -> Resu
             Moved { bytes, ..Moved::default() }
         }
     };
-    Ok(SideReport { moved, counters: transport.close()? })
+    match conversation.hear()? {
+        Some(Request::Over) => {}
+        Some(other) => return Err(Error::Protocol(format!("{other:?} in the middle of a run"))),
+        None => return Err(Error::PeerGone(std::io::ErrorKind::UnexpectedEof.into())),
+    }
+    let counters = transport.counters();
+    transport.close()?;
+    Ok(SideReport { moved, counters })
 }

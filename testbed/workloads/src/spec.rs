@@ -4,11 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use netchannel::{Class, Config};
 use serde::{Deserialize, Serialize};
 
-/// Bytes of the kernel's socket buffers, and of the application's buffers by default: 1 MB on both
+use crate::error::Error;
+
+/// Bytes of the kernel's socket buffers, and of the application's buffers by default: 1 MiB on both
 /// sides, so that kernel TCP is not held back by its small defaults.
-pub const DEFAULT_BUFFER: usize = 1_000_000;
+pub const DEFAULT_BUFFER: usize = 1 << 20;
 
 /// One run of one workload over one stack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,37 +75,69 @@ pub enum Amount {
     Iterations(u64),
 }
 
-/// Settings of the NetChannel engine that a run fixes for both sides.
+/// Settings of the NetChannel engine that a run fixes for both sides, as people write them; the
+/// device and what belongs to it are each side's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineSettings {
     /// Channels between the two hosts.
     pub channels: u16,
-    /// Name of the scheduling policy.
+    /// How streams are spread over Channels.
     pub policy: String,
-    /// `off` or `fixed:BYTES`.
+    /// Congestion control of each Channel.
     pub congestion: String,
-    /// `latency` or `throughput`.
+    /// Class of the streams: `latency` or `throughput`.
     pub class: String,
     /// Who polls.
-    pub poller: Poller,
+    pub poller: String,
     /// What idle does.
-    pub idle: Idle,
-    /// Bytes of one stream's receive window, a power of two.
+    pub idle: String,
+    /// Bytes of one stream's window.
     pub window: usize,
+}
+
+impl EngineSettings {
+    /// The settings in `config`, and a class for the streams.
+    pub fn of(config: &Config, class: Class) -> Self {
+        Self {
+            channels: config.channels,
+            policy: config.policy.to_string(),
+            congestion: config.congestion.to_string(),
+            class: class.to_string(),
+            poller: config.poller.to_string(),
+            idle: config.idle.to_string(),
+            window: config.window,
+        }
+    }
+
+    /// `config` with these settings in it.
+    pub fn apply(&self, config: &Config) -> crate::Result<Config> {
+        Ok(Config {
+            channels: self.channels,
+            policy: parse(&self.policy)?,
+            congestion: parse(&self.congestion)?,
+            poller: parse(&self.poller)?,
+            idle: parse(&self.idle)?,
+            window: self.window,
+            ..config.clone()
+        })
+    }
+
+    /// The class of the streams.
+    pub fn class(&self) -> crate::Result<Class> {
+        let named = |class: &Class| class.to_string() == self.class;
+        let unknown = || Error::Invalid(format!("no class `{}`", self.class));
+        Class::ALL.into_iter().find(named).ok_or_else(unknown)
+    }
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self {
-            channels: 4,
-            policy: "least-delay".into(),
-            congestion: "off".into(),
-            class: "throughput".into(),
-            poller: Poller::Inline,
-            idle: Idle::Spin,
-            window: 4 << 20,
-        }
+        Self::of(&Config::default(), Class::default())
     }
+}
+
+fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> crate::Result<T> {
+    text.parse().map_err(|error: T::Err| Error::Invalid(error.to_string()))
 }
 
 /// Settings of kernel TCP.
@@ -122,60 +157,10 @@ impl Default for TcpSettings {
     }
 }
 
-/// Declares an enum that is written in lower case on the command line, in files and in JSON.
-macro_rules! named {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
-
-        impl $name {
-            /// Every name, as written by people.
-            pub const NAMES: &[&str] = &[$($text),+];
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $text),+ })
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = String;
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($text => Ok(Self::$variant),)+
-                    _ => Err(format!("`{text}` is none of {}", Self::NAMES.join(", "))),
-                }
-            }
-        }
-    };
-}
-
-named! {
-    /// Who polls the engine.
-    Poller {
-        /// The application's threads, inside their own calls.
-        Inline = "inline",
-        /// A polling core.
-        Dedicated = "dedicated",
-    }
-}
-
-named! {
-    /// What an engine with nothing to do does.
-    Idle {
-        /// Polls on.
-        Spin = "spin",
-        /// Arms completion events and sleeps.
-        Sleep = "sleep",
-    }
-}
-
 impl Load {
     /// Whether this load can be run at all.
     pub fn check(&self) -> crate::Result<()> {
-        let bad = |text: &str| Err(crate::Error::Invalid(text.into()));
+        let bad = |text: &str| Err(Error::Invalid(text.into()));
         match self {
             Self { size: 0, .. } => bad("the size must be at least 1 byte"),
             Self { size, .. } if *size > 1 << 30 => bad("the size must be at most 1 GiB"),

@@ -87,8 +87,12 @@ impl Transport for Tcp {
         self.connection(socket.into())
     }
 
-    fn close(self: Box<Self>) -> Result<Counters> {
-        Ok(Counters { device: self.interface.unwrap_or_default(), ..Counters::default() })
+    fn counters(&self) -> Counters {
+        Counters { device: self.interface.clone().unwrap_or_default(), ..Counters::default() }
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -31,32 +31,40 @@ pub trait Transport {
     /// A stream to a listening peer.
     fn connect(&mut self, address: SocketAddr) -> Result<Box<dyn Connection>>;
 
-    /// Ends this side of the stack, after all its connections, and tells what it counted.
-    fn close(self: Box<Self>) -> Result<Counters>;
+    /// What the stack has counted so far. Both sides ask for this before either closes, because
+    /// what Channels counted goes with their session.
+    fn counters(&self) -> Counters;
+
+    /// Ends this side of the stack, after all its connections.
+    fn close(self: Box<Self>) -> Result<()>;
 }
 
 /// What a stack counted in one run, on one side.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Device and why it was chosen; empty for a stack without a choice.
+    /// The device; empty for a stack without a choice.
     pub device: String,
-    /// Bytes by Channel, in the order of their numbers.
+    /// Why this device.
+    pub reason: String,
+    /// What each Channel carried, in the order of their numbers.
     pub per_channel: Vec<ChannelBytes>,
-    /// Bytes that the stack copied with a core.
+    /// Payload bytes that cores copied on behalf of the stack, on the way into peers' memory too.
     pub copied_bytes: u64,
-    /// Bytes that were placed before some earlier byte of their stream.
+    /// Chunks that were placed before some earlier byte of their stream.
     pub placed_out_of_order: u64,
     /// Times that a thread of the stack woke up from sleep.
     pub wakeups: u64,
 }
 
-/// The application's bytes that one Channel carried, from completions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What one Channel carried away from this side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelBytes {
     /// The Channel's number.
     pub channel: u16,
-    /// Bytes sent.
-    pub sent: u64,
-    /// Bytes received.
-    pub received: u64,
+    /// Stream bytes that the peer's engine confirmed.
+    pub bytes: u64,
+    /// All bytes that left, frames included, as send completions say.
+    pub wire_bytes: u64,
+    /// Messages that left.
+    pub messages: u64,
 }

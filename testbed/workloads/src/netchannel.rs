@@ -1,0 +1,122 @@
+//! NetChannel under a workload.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use netchannel::{Config, Error as StackError, Listener, Runtime, Stats, Stream, StreamOptions};
+
+use crate::error::{Error, Result};
+use crate::spec::EngineSettings;
+use crate::transport::{ACCEPT_TIMEOUT, ChannelBytes, Connection, Counters, Transport};
+
+/// One side of a run over NetChannel: a runtime of its own, so that no run sees another's
+/// sessions.
+pub struct NetChannel {
+    runtime: Runtime,
+    options: StreamOptions,
+    listener: Option<Listener>,
+}
+
+impl NetChannel {
+    /// Starts a runtime with what `settings` say about the engine and `config` about the device.
+    pub fn start(config: &Config, settings: &EngineSettings) -> Result<Self> {
+        let options = StreamOptions { class: settings.class()? };
+        let runtime = Runtime::start(settings.apply(config)?)
+            .map_err(|source| Error::Stack { what: "cannot start NetChannel", source })?;
+        Ok(Self { runtime, options, listener: None })
+    }
+}
+
+impl Transport for NetChannel {
+    fn listen(&mut self, ip: IpAddr) -> Result<SocketAddr> {
+        let listener = self
+            .runtime
+            .listen(SocketAddr::new(ip, 0))
+            .map_err(|source| Error::Stack { what: "cannot listen", source })?;
+        let address = listener.local_addr();
+        self.listener = Some(listener);
+        Ok(address)
+    }
+
+    fn accept(&mut self) -> Result<Box<dyn Connection>> {
+        let listener =
+            self.listener.as_ref().ok_or_else(|| Error::Invalid("accept before listen".into()))?;
+        match listener.accept_timeout(ACCEPT_TIMEOUT) {
+            Ok(Some(stream)) => Ok(Box::new(stream)),
+            Ok(None) => {
+                Err(Error::TimedOut { what: "waiting for a stream".into(), limit: ACCEPT_TIMEOUT })
+            }
+            Err(source) => Err(Error::Stack { what: "cannot accept a stream", source }),
+        }
+    }
+
+    fn connect(&mut self, address: SocketAddr) -> Result<Box<dyn Connection>> {
+        match self.runtime.connect(address, &self.options) {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(Error::Stack { what: "cannot open a stream", source }),
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        counters(&self.runtime)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        drop(self.listener);
+        self.runtime
+            .close()
+            .map_err(|source| Error::Stack { what: "cannot close NetChannel", source })
+    }
+}
+
+/// What a runtime counted since its start, over the sessions that are alive.
+pub fn counters(runtime: &Runtime) -> Counters {
+    let stats = runtime.stats();
+    Counters {
+        device: runtime.device().name.clone(),
+        reason: runtime.device_reason().to_owned(),
+        per_channel: per_channel(&stats),
+        copied_bytes: stats.copied_bytes + stats.moved_by_posting,
+        placed_out_of_order: stats.placed_out_of_order,
+        wakeups: stats.wakeups,
+    }
+}
+
+/// Sums over sessions, by the number of the Channel.
+fn per_channel(stats: &Stats) -> Vec<ChannelBytes> {
+    let mut sums: Vec<ChannelBytes> = Vec::new();
+    for channel in &stats.channels {
+        let one = ChannelBytes {
+            channel: channel.id,
+            bytes: channel.bytes_confirmed,
+            wire_bytes: channel.bytes_sent,
+            messages: channel.messages_sent,
+        };
+        match sums.iter_mut().find(|sum| sum.channel == one.channel) {
+            Some(sum) => sum.add(&one),
+            None => sums.push(one),
+        }
+    }
+    sums.sort_by_key(|sum| sum.channel);
+    sums
+}
+
+impl ChannelBytes {
+    /// Adds what the same Channel carried in another run or session.
+    pub fn add(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.wire_bytes += other.wire_bytes;
+        self.messages += other.messages;
+    }
+}
+
+impl Connection for Stream {
+    fn finish(&mut self) -> io::Result<()> {
+        Stream::finish(self);
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> io::Result<()> {
+        Stream::close(*self).map_err(StackError::into)
+    }
+}

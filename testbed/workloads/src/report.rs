@@ -1,0 +1,150 @@
+//! What `perf` prints as JSON: one form in all cases.
+
+use serde::{Deserialize, Serialize};
+
+use crate::client::RunReport;
+use crate::rounds::{Figure, Round, Summary};
+use crate::spec::{RunSpec, Tool};
+use crate::transport::{ChannelBytes, Counters};
+
+/// A comparison: NetChannel, this machine's limit, and kernel TCP where it was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The workload.
+    pub tool: Tool,
+    /// Device of the client.
+    pub device: String,
+    /// Why this device.
+    pub reason: String,
+    /// Bytes of each application buffer or message.
+    pub size: usize,
+    /// Streams at once.
+    pub streams: u16,
+    /// Channels between the two hosts.
+    pub channels: u16,
+    /// Class of the streams.
+    pub class: String,
+    /// How streams are spread over Channels.
+    pub policy: String,
+    /// Congestion control.
+    pub congestion: String,
+    /// Who polls.
+    pub poller: String,
+    /// What idle does.
+    pub idle: String,
+    /// Bytes of a stream's window, and of the ring in the limit.
+    pub window: usize,
+    /// Times that cores copied each byte between the two application buffers.
+    pub copies: u8,
+    /// NetChannel: medians over the rounds.
+    pub netchannel: Figure,
+    /// Kernel TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<Figure>,
+    /// This machine without a stack.
+    pub limit: Figure,
+    /// NetChannel divided by TCP: median of the ratios of each round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<Figure>,
+    /// NetChannel divided by the limit.
+    pub limit_ratio: Figure,
+    /// Best write size of TCP in bytes, or its messages' size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_write_size: Option<usize>,
+    /// Stream bytes from client to server in all NetChannel rounds.
+    pub bytes: u64,
+    /// The same by Channel; sums to `bytes`.
+    pub per_channel: Vec<ChannelBytes>,
+    /// Bytes that cores copied on both sides.
+    pub copied_bytes: u64,
+    /// Chunks that the server placed before an earlier byte.
+    pub placed_out_of_order: u64,
+    /// Wake-ups of both stacks.
+    pub wakeups: u64,
+    /// Raw figures of each round.
+    pub rounds: Vec<Round>,
+}
+
+/// What the stack counted over several runs, on both sides.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    device: String,
+    reason: String,
+    per_channel: Vec<ChannelBytes>,
+    copied_bytes: u64,
+    /// Stream bytes in both directions.
+    stream_bytes: u64,
+    placed_out_of_order: u64,
+    wakeups: u64,
+}
+
+impl Totals {
+    /// Adds a run.
+    pub fn add(&mut self, run: &RunReport) {
+        self.device.clone_from(&run.here.device);
+        self.reason.clone_from(&run.here.reason);
+        for channel in &run.here.per_channel {
+            match self.per_channel.iter_mut().find(|sum| sum.channel == channel.channel) {
+                Some(sum) => sum.add(channel),
+                None => self.per_channel.push(*channel),
+            }
+        }
+        let bytes = |side: &Counters| side.per_channel.iter().map(|c| c.bytes).sum::<u64>();
+        self.stream_bytes += bytes(&run.here) + bytes(&run.there);
+        self.copied_bytes += run.here.copied_bytes + run.there.copied_bytes;
+        self.placed_out_of_order += run.there.placed_out_of_order;
+        self.wakeups += run.here.wakeups + run.there.wakeups;
+    }
+
+    /// Stream bytes that the client sent.
+    pub fn bytes(&self) -> u64 {
+        self.per_channel.iter().map(|channel| channel.bytes).sum()
+    }
+
+    /// How often each stream byte was copied by a core, rounded, and at least once, because
+    /// there is no pipeline between two processes without a copy.
+    pub fn copies(&self) -> u8 {
+        let copies = self.copied_bytes as f64 / self.stream_bytes.max(1) as f64;
+        copies.round().clamp(1.0, 3.0) as u8
+    }
+}
+
+impl Report {
+    /// Puts a report together.
+    pub fn new(
+        spec: &RunSpec,
+        totals: Totals,
+        tcp_write_size: Option<usize>,
+        rounds: Vec<Round>,
+    ) -> Option<Self> {
+        let summary = Summary::of(&rounds)?;
+        let engine = spec.engine.clone();
+        Some(Self {
+            tool: spec.load.tool,
+            size: spec.load.size,
+            streams: spec.load.streams,
+            channels: engine.channels,
+            class: engine.class,
+            policy: engine.policy,
+            congestion: engine.congestion,
+            poller: engine.poller,
+            idle: engine.idle,
+            window: engine.window,
+            copies: totals.copies(),
+            netchannel: summary.netchannel,
+            tcp: summary.tcp,
+            limit: summary.limit,
+            ratio: summary.ratio,
+            limit_ratio: summary.limit_ratio,
+            tcp_write_size,
+            bytes: totals.bytes(),
+            device: totals.device,
+            reason: totals.reason,
+            per_channel: totals.per_channel,
+            copied_bytes: totals.copied_bytes,
+            placed_out_of_order: totals.placed_out_of_order,
+            wakeups: totals.wakeups,
+            rounds,
+        })
+    }
+}
