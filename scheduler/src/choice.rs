@@ -27,21 +27,23 @@ impl Choice {
         Self { policy, random: Random::new(seed), next: 0, choices: 0, probes: 0, open }
     }
 
-    /// The position of a Channel that `takes` `bytes` bytes, if there is one.
+    /// The position of a Channel for some of `bytes` bytes and how many, if one `takes` any.
     #[inline]
     pub(crate) fn choose(
         &mut self,
         views: &[ChannelView],
         bytes: u64,
-        takes: impl Fn(&ChannelView) -> bool,
-    ) -> Option<usize> {
+        takes: impl Fn(&ChannelView) -> Option<u64>,
+    ) -> Option<(usize, u64)> {
         match self.policy {
-            Policy::StaticHash => views.iter().position(takes),
+            Policy::StaticHash => {
+                views.iter().enumerate().find_map(|(i, view)| Some((i, takes(view)?)))
+            }
             Policy::RoundRobin => {
-                let (before, after) = views.split_at(self.next.min(views.len()));
-                let found = after.iter().position(&takes).map(|i| before.len() + i);
-                let found = found.or_else(|| before.iter().position(&takes))?;
-                self.next = found + 1;
+                let next = self.next.min(views.len());
+                let positions = (next..views.len()).chain(0..next);
+                let found = positions.into_iter().find_map(|i| Some((i, takes(&views[i])?)))?;
+                self.next = found.0 + 1;
                 Some(found)
             }
             Policy::LeastDelay => {
@@ -50,9 +52,10 @@ impl Choice {
                     // Most often all have room, and then it is not necessary to look at all.
                     let (first, second) = self.random.two_below(views.len());
                     let (a, b) = (&views[first], &views[second]);
-                    if takes(a) && takes(b) {
+                    if let (Some(bytes_a), Some(bytes_b)) = (takes(a), takes(b)) {
                         // By index and not by branch: nobody can predict it.
-                        return Some([first, second][usize::from(earlier(b, a, bytes))]);
+                        let choice = usize::from(earlier(b, a, bytes));
+                        return Some(([first, second][choice], [bytes_a, bytes_b][choice]));
                     }
                 }
                 self.choose_among_open(views, bytes, takes)
@@ -65,10 +68,10 @@ impl Choice {
         &mut self,
         views: &[ChannelView],
         bytes: u64,
-        takes: impl Fn(&ChannelView) -> bool,
-    ) -> Option<usize> {
+        takes: impl Fn(&ChannelView) -> Option<u64>,
+    ) -> Option<(usize, u64)> {
         self.open.clear();
-        let open = (0..views.len()).filter(|i| takes(&views[*i])).map(|i| i as u16);
+        let open = (0..views.len()).filter(|i| takes(&views[*i]).is_some()).map(|i| i as u16);
         self.open.extend(open);
         let position = match self.open.len() {
             0 => return None,
@@ -83,7 +86,8 @@ impl Choice {
                 if earlier(view(second), view(first), bytes) { second } else { first }
             }
         };
-        Some(usize::from(self.open[position]))
+        let chosen = usize::from(self.open[position]);
+        Some((chosen, takes(&views[chosen])?))
     }
 }
 

@@ -30,9 +30,9 @@ pub(crate) struct Bounds {
 
 /// What one Channel may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Room {
+struct Room {
     /// Most bytes in one assignment.
-    pub(crate) grain: u64,
+    grain: u64,
     /// Most bytes outstanding.
     limit: u64,
 }
@@ -50,7 +50,7 @@ impl Bounds {
     }
 
     #[inline]
-    pub(crate) fn room(&self, view: &ChannelView) -> Room {
+    fn room(&self, view: &ChannelView) -> Room {
         let Some(target) = self.target_nanos else {
             return Room { grain: self.chunk, limit: u64::MAX };
         };
@@ -62,22 +62,22 @@ impl Bounds {
         Room { grain, limit: limit.max(2 * grain) }
     }
 
-    /// Whether the Channel should take some of `backlog` bytes of a stream of `class` now.
+    /// How many of `backlog` bytes of a stream of `class` the Channel should take now, if any.
     ///
     /// A window that is nearly closed is left to open, as otherwise it would be used up in ever
     /// smaller messages (silly window avoidance by the sender, RFC 9293 section 3.8.6.2.1).
     #[inline]
-    pub(crate) fn takes(&self, view: &ChannelView, class: Class, backlog: u64) -> bool {
-        if !view.usable || !view.carries(class) {
-            return false;
-        }
-        if view.outstanding == 0 {
-            return view.window_left > 0;
+    pub(crate) fn takes(&self, view: &ChannelView, class: Class, backlog: u64) -> Option<u64> {
+        if !view.usable || !view.carries(class) || view.window_left == 0 {
+            return None;
         }
         let room = self.room(view);
         let want = backlog.min(room.grain);
-        view.window_left >= want.min(room.grain.div_ceil(2))
-            && view.outstanding.saturating_add(want) <= room.limit
+        // Without branches: which of these holds changes from call to call.
+        let open = view.window_left >= want.min(room.grain.div_ceil(2));
+        let short = view.outstanding.saturating_add(want) <= room.limit;
+        let takes = (view.outstanding == 0) | (open & short);
+        takes.then_some(want.min(view.window_left))
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn takes(view: ChannelView, backlog: u64) -> bool {
-        bounds().takes(&view, Class::Throughput, backlog)
+        bounds().takes(&view, Class::Throughput, backlog).is_some()
     }
 
     #[test]

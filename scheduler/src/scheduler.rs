@@ -54,6 +54,7 @@ struct Candidate {
     round: u64,
     /// Position in the views.
     channel: usize,
+    bytes: u64,
 }
 
 impl Scheduler {
@@ -126,14 +127,11 @@ impl Scheduler {
         channels: &[ChannelView],
     ) -> Option<Assignment> {
         let candidate = self.candidate(class, channels)?;
-        let view = &channels[candidate.channel];
-        let grain = self.bounds.room(view).grain;
-        let stream = self.streams.stream(candidate.at);
-        let bytes = stream.backlog.min(grain).min(view.window_left);
-        let assignment = Assignment { stream: stream.key, channel: view.id, bytes };
-        self.streams.serve(candidate.at, bytes);
+        let bytes = candidate.bytes;
+        let stream = self.streams.serve(candidate.at, bytes);
+        let channel = channels[candidate.channel].id;
         self.quota.on_assigned(class, bytes, waiting);
-        Some(assignment)
+        Some(Assignment { stream, channel, bytes })
     }
 
     /// The stream of `class` whose turn it is, among those that some Channel has room for.
@@ -151,7 +149,7 @@ impl Scheduler {
         let bounds = &self.bounds;
         let takes = |view: &ChannelView| bounds.takes(view, class, backlog);
         match self.choice.choose(channels, backlog, takes) {
-            Some(channel) => Some(Candidate { at, round, channel }),
+            Some((channel, bytes)) => Some(Candidate { at, round, channel, bytes }),
             None => bound,
         }
     }
@@ -163,9 +161,9 @@ impl Scheduler {
             let Some((at, stream)) = self.streams.bound_head(class, view.id) else { continue };
             let round = stream.round;
             if best.is_none_or(|best| round < best.round)
-                && self.bounds.takes(view, class, stream.backlog)
+                && let Some(bytes) = self.bounds.takes(view, class, stream.backlog)
             {
-                best = Some(Candidate { at, round, channel });
+                best = Some(Candidate { at, round, channel, bytes });
             }
         }
         best

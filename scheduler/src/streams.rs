@@ -163,20 +163,15 @@ impl Streams {
         self.head(*ring)
     }
 
-    /// The stream at `at`.
-    #[inline]
-    pub(crate) fn stream(&self, at: u32) -> &Stream {
-        &self.table[at as usize]
-    }
-
     #[inline]
     fn head(&self, ring: Ring) -> Option<(u32, &Stream)> {
         (ring.head != NOBODY).then(|| (ring.head, &self.table[ring.head as usize]))
     }
 
-    /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog.
+    /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog. Returns
+    /// its key.
     #[inline]
-    pub(crate) fn serve(&mut self, at: u32, bytes: u64) {
+    pub(crate) fn serve(&mut self, at: u32, bytes: u64) -> StreamKey {
         self.served = at;
         let quantum = self.quantum as i64;
         let stream = &mut self.table[at as usize];
@@ -188,6 +183,7 @@ impl Streams {
         }
         stream.deficit -= bytes as i64;
         stream.backlog -= bytes;
+        let key = stream.key;
         let turn_over = stream.deficit <= 0;
         if turn_over {
             stream.round += 1;
@@ -197,6 +193,7 @@ impl Streams {
         } else if turn_over && stream.next != NOBODY {
             self.rotate(at);
         }
+        key
     }
 
     /// The next stream that the static policy has not bound yet.
