@@ -114,7 +114,12 @@ impl SessionShared {
     }
 
     pub(crate) fn error(&self) -> Error {
-        lock(&self.error).clone().unwrap_or(Error::Closed)
+        self.failure().unwrap_or(Error::Closed)
+    }
+
+    /// Why the session is over, if it is.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        lock(&self.error).clone()
     }
 }
 
@@ -165,8 +170,8 @@ impl Shared {
         }
     }
 
-    /// The helper looks now.
-    pub(crate) fn helper_looks(&self) {
-        self.helper_wanted.store(false, Ordering::Release);
+    /// The helper looks now; returns whether anybody asked.
+    pub(crate) fn helper_looks(&self) -> bool {
+        self.helper_wanted.swap(false, Ordering::AcqRel)
     }
 }

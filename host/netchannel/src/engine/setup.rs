@@ -89,9 +89,6 @@ pub(crate) trait EngineControl: Send {
     /// Counters of all Channels.
     fn channels(&self) -> Vec<ChannelReport>;
 
-    /// Why a session is over, if it is.
-    fn session_error(&self, slot: u32) -> Option<Error>;
-
     /// Streams that their applications let go and whose bytes are not all confirmed.
     fn unfinished(&self) -> usize;
 
@@ -455,14 +452,6 @@ impl<C: Context> EngineControl for Engine<C> {
             }
         }
         reports
-    }
-
-    fn session_error(&self, slot: u32) -> Option<Error> {
-        match self.sessions.get(slot as usize) {
-            Some(Some(session)) if !session.over => None,
-            Some(Some(session)) => Some(session.shared.error()),
-            _ => Some(Error::Closed),
-        }
     }
 
     fn unfinished(&self) -> usize {

@@ -22,6 +22,7 @@ fn run(inner: &RuntimeInner) {
     let mut idle_since = now();
     let mut yielded = idle_since;
     while !inner.is_stopping() {
+        inner.owner.give_way();
         let Some(mut engine) = inner.owner.try_own() else {
             std::thread::yield_now();
             continue;
@@ -56,7 +57,7 @@ fn run(inner: &RuntimeInner) {
             match &inner.owner.driver_wake {
                 Some(wake) => sleep(&[wake.fd(), receives, sends], timeout),
                 None => sleep(&[receives, sends], timeout),
-            }
+            };
             inner.shared.counters.wakeups.add_shared(1);
             if let Some(wake) = &inner.owner.driver_wake {
                 let _ = wake.drain();

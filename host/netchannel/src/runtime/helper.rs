@@ -80,31 +80,42 @@ struct Helper {
 
 impl Helper {
     fn run(mut self) {
+        let mut links_timer = None;
+        let mut links_ready = true;
         while !self.inner.is_stopping() {
-            self.inner.shared.helper_looks();
-            let commands = std::mem::take(&mut *lock(&self.inner.commands));
-            for command in commands {
-                self.links.command(&self.inner, command);
+            if self.inner.shared.helper_looks() {
+                links_ready = true;
+                let commands = std::mem::take(&mut *lock(&self.inner.commands));
+                for command in commands {
+                    self.links.command(&self.inner, command);
+                }
+                self.make_slabs();
             }
-            self.make_slabs();
-            let timer = self.links.run(&self.inner);
+            if links_ready || links_timer.is_some_and(|at| now() >= at) {
+                links_timer = self.links.run(&self.inner);
+            }
             let engine_timer = self.look_after_engine();
-            self.sleep([timer, engine_timer].into_iter().flatten().min());
+            links_ready = self.sleep([links_timer, engine_timer].into_iter().flatten().min());
         }
         self.links.say_goodbye(&self.inner);
     }
 
-    fn sleep(&self, until: Option<Timestamp>) {
+    /// Sleeps; returns whether a control connection has something.
+    fn sleep(&self, until: Option<Timestamp>) -> bool {
         let wake = &self.inner.shared.helper_wake;
         let mut fds = vec![wake.fd()];
         self.links.add_fds(&mut fds);
+        let links = 1..fds.len();
         if self.inner.owner.helper_mode() == HelperMode::Watching {
             // SAFETY: the engine lives as long as `self.inner`.
             fds.extend(self.inner.event_fds.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }));
         }
-        super::wait::sleep(&fds, until.map(|at| at - now()));
+        let ready = super::wait::sleep(&fds, until.map(|at| at - now()));
         self.inner.shared.counters.wakeups.add_shared(1);
-        let _ = wake.drain();
+        if ready[0] {
+            let _ = wake.drain();
+        }
+        ready[links].contains(&true)
     }
 
     fn make_slabs(&self) {

@@ -88,7 +88,7 @@ enum Stage {
     /// The handshake runs.
     Handshake,
     /// The session is up.
-    Up { slot: u32 },
+    Up { slot: u32, session: Arc<SessionShared> },
 }
 
 struct Link {
@@ -154,10 +154,10 @@ impl Links {
             match self.links[index].run(inner) {
                 Ok(()) => {
                     let link = &self.links[index];
-                    if let Stage::Up { slot } = link.stage
+                    if let Stage::Up { slot, .. } = &link.stage
                         && link.dialed
                     {
-                        self.sessions.insert(link.peer, slot);
+                        self.sessions.insert(link.peer, *slot);
                     }
                     index += 1;
                 }
@@ -321,8 +321,8 @@ impl Link {
                 return Ok(());
             }
         }
-        if let Stage::Up { slot } = self.stage
-            && let Some(error) = inner.with_engine_quietly(|e| e.control().session_error(slot))
+        if let Stage::Up { session, .. } = &self.stage
+            && let Some(error) = session.failure()
         {
             // The data path gave up; tell the peer why.
             self.connection.close(Reason::NotSupported, &shorten(&error.to_string()));
@@ -543,7 +543,8 @@ impl Link {
             .copied()
             .zip(theirs.iter().map(|their| Endpoint(their.endpoint.clone())))
             .collect();
-        let shared = SessionShared::new(self.peer, pairs.len() as u16);
+        let session = SessionShared::new(self.peer, pairs.len() as u16);
+        let shared = Arc::clone(&session);
         // Memory first, off the polling cores.
         let slab = lock(&inner.slab_maker).make(&inner.shared.regions)?;
         let channels = std::mem::take(&mut self.channels);
@@ -557,7 +558,7 @@ impl Link {
             control.add_slab(slot, slab);
             Ok(slot)
         })?;
-        self.stage = Stage::Up { slot };
+        self.stage = Stage::Up { slot, session };
         for reply in self.replies.drain(..) {
             reply.answer(Ok(slot));
         }
@@ -573,7 +574,7 @@ impl Link {
     fn end(mut self, inner: &RuntimeInner, error: Error) {
         tracing::debug!(peer = %self.peer, %error, "control connection ended");
         self.drop_channels(inner);
-        if let Stage::Up { slot } = self.stage {
+        if let Stage::Up { slot, .. } = self.stage {
             let error = error.clone();
             inner.with_engine_quietly(|e| e.control().end_session(slot, error));
         }

@@ -252,29 +252,21 @@ impl RuntimeInner {
 
     /// Runs `f` on the engine, waiting for whoever drives it now: for set-up.
     pub(crate) fn with_engine<R>(&self, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
-        loop {
-            if let Some(mut engine) = self.owner.try_own() {
-                let result = f(&mut *engine);
-                engine.poll(now());
-                self.let_go(engine);
-                return result;
-            }
-            std::thread::yield_now();
-        }
+        let mut engine = self.owner.own();
+        let result = f(&mut *engine);
+        engine.poll(now());
+        self.let_go(engine);
+        result
     }
 
     /// Runs `f` on the engine without telling the helper that somebody drives: for the helper
     /// itself, and for looking.
     pub(crate) fn with_engine_quietly<R>(&self, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
-        loop {
-            if let Some(mut engine) = self.owner.try_own() {
-                let result = f(&mut *engine);
-                engine.poll(now());
-                self.release(engine);
-                return result;
-            }
-            std::thread::yield_now();
-        }
+        let mut engine = self.owner.own();
+        let result = f(&mut *engine);
+        engine.poll(now());
+        self.release(engine);
+        result
     }
 
     pub(crate) fn stop_listening(&self, address: SocketAddr) {
@@ -294,13 +286,9 @@ impl RuntimeInner {
             return;
         }
         while self.shared.inbox.has_any() {
-            match self.owner.try_own() {
-                Some(mut engine) => {
-                    engine.poll(now());
-                    self.let_go(engine);
-                }
-                None => std::thread::yield_now(),
-            }
+            let mut engine = self.owner.own();
+            engine.poll(now());
+            self.let_go(engine);
         }
     }
 

@@ -26,10 +26,18 @@ pub(super) enum HelperMode {
     Parked = 2,
 }
 
+/// Attempts to own the engine, about 50 us of them, before the processor is given up.
+const TRIES_BEFORE_YIELD: u32 = 2_000;
+/// How long who polls in a loop leaves the engine to who waits for it: about 5 us, longer than it
+/// takes to see the word change, short beside a lost time slice.
+const GIVE_WAY_SPINS: u32 = 200;
+
 /// The engine and the right to drive it.
 pub(crate) struct Owner {
     taken: AtomicBool,
     engine: UnsafeCell<Box<dyn Drive>>,
+    /// Threads that wait for their turn, for set-up: who polls in a loop lets them in.
+    waiting: AtomicU32,
     /// Application threads that sleep on completion events.
     pub(super) sleepers: AtomicU32,
     helper_mode: AtomicU8,
@@ -54,6 +62,7 @@ impl Owner {
         Self {
             taken: AtomicBool::new(false),
             engine: UnsafeCell::new(engine),
+            waiting: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             helper_mode: AtomicU8::new(HelperMode::Ticking as u8),
             driver_asleep: AtomicBool::new(false),
@@ -68,6 +77,41 @@ impl Owner {
             return None;
         }
         Some(OwnedEngine { owner: self })
+    }
+
+    /// The engine, as soon as whoever drives it has finished a pass.
+    pub(super) fn own(&self) -> OwnedEngine<'_> {
+        if let Some(engine) = self.try_own() {
+            return engine;
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut tries = 0u32;
+        let engine = loop {
+            if let Some(engine) = self.try_own() {
+                break engine;
+            }
+            tries += 1;
+            if tries.is_multiple_of(TRIES_BEFORE_YIELD) {
+                // The driver may have lost its processor to this thread.
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        engine
+    }
+
+    /// For who polls in a loop, between two passes: lets in who waits for a turn.
+    #[inline]
+    pub(super) fn give_way(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            for _ in 0..GIVE_WAY_SPINS {
+                if self.is_taken() || self.waiting.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+        }
     }
 
     pub(super) fn is_taken(&self) -> bool {

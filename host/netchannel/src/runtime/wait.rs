@@ -98,14 +98,15 @@ fn remaining(deadline: Option<Timestamp>) -> Option<Duration> {
     deadline.map(|at| at - now())
 }
 
-/// Sleeps until a descriptor is readable or the time is up.
-pub(super) fn sleep(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) {
+/// Sleeps until a descriptor is readable or the time is up; returns for each whether it is.
+pub(super) fn sleep(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<bool> {
     let mut fds: Vec<PollFd<'_>> =
         fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let timeout = timeout
         .map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: i64::from(t.subsec_nanos()) });
     // An interrupted sleep is a wake-up like any other: callers look again.
     let _ = poll(&mut fds, timeout.as_ref());
+    fds.iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
 impl RuntimeInner {
@@ -137,6 +138,7 @@ impl RuntimeInner {
                     return Some(Waited::Ready);
                 }
                 drop(engine);
+                self.owner.give_way();
             } else if what.is_ready() {
                 return Some(Waited::Ready);
             }
