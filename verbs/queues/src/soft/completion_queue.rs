@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::arm::Alarm;
+use super::connection::Shared;
 use super::device::locked;
-use super::queue_pair::Shared;
 use super::service::Service;
 use super::shared_memory_failed;
 use crate::error::Error;

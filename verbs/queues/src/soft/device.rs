@@ -8,11 +8,11 @@ use netchannel_shared_memory::wake::Wake;
 use netchannel_units::Bandwidth;
 
 use super::completion_queue::Completions;
+use super::connection::Shared;
 use super::link::{Link, LinkModel};
 use super::lock::SpinLock;
 use super::options::SoftOptions;
 use super::protocol::Token;
-use super::queue_pair::Shared;
 use super::random::Random;
 use super::region::RegionTable;
 use crate::context::AsyncEvent;

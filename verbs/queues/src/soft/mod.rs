@@ -4,7 +4,8 @@
 //! on a real NIC.
 //!
 //! - [`context`]: the device, opened; [`options`]: how it is opened; [`clock`]: its time.
-//! - `queue_pair`: the state machine over `send` (executes requests) and `receive` (matches them).
+//! - `queue_pair`: the handles; `connection`: the state machine over `send` (executes requests) and
+//!   `receive` (matches them).
 //! - `wire_ring`: one direction of a queue pair in shared memory; `arm`: waking sleepers.
 //! - `region`: registered memory and its keys; `peer`, `remote_access`: reaching a peer's memory.
 //! - `completion_queue`, `shared_receive`: the queues.
@@ -22,6 +23,7 @@ pub mod options;
 mod anonymous;
 mod arm;
 mod completion_queue;
+mod connection;
 mod deferred;
 mod device;
 mod gather;

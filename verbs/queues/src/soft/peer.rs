@@ -51,7 +51,7 @@ struct Regions {
 /// A region of a peer, mapped here.
 #[derive(Debug)]
 pub(super) struct RemoteRegion {
-    pub(super) key: u32,
+    pub(super) stamp: u64,
     mapping: Mapping,
     base: u64,
     len: u64,
@@ -99,10 +99,11 @@ impl Peer {
         self.conversation.ask(request, fds, PATIENCE)
     }
 
-    /// Whether `key` names a registered region now.
+    /// The stamp of the registered region that `key` names now: see [`region`](super::region).
     #[inline]
-    pub(super) fn is_valid(&self, key: u32) -> bool {
-        self.keys.load_u32(index_of(key) * 4, Ordering::Acquire) == Some(key)
+    pub(super) fn stamp(&self, key: u32) -> Option<u64> {
+        let stamp = self.keys.load_u64(index_of(key) * 8, Ordering::Acquire)?;
+        (key != 0 && stamp as u32 == key).then_some(stamp)
     }
 
     /// The region of this key, mapped on first use.
@@ -112,11 +113,11 @@ impl Peer {
         token: Token,
         key: u32,
     ) -> Result<Arc<RemoteRegion>, Status> {
-        if let Some(region) = self.regions().mapped.get(&key) {
+        let stamp = self.stamp(key).ok_or(Status::RemoteAccess)?;
+        if let Some(region) = self.regions().mapped.get(&key)
+            && region.stamp == stamp
+        {
             return Ok(region.clone());
-        }
-        if !self.is_valid(key) {
-            return Err(Status::RemoteAccess);
         }
         let (reply, fds) = self
             .conversation
@@ -126,12 +127,15 @@ impl Peer {
         if reply.refused != 0 {
             return Err(Status::RemoteAccess);
         }
-        let region =
-            RemoteRegion::map(key, &reply, fd).map_err(|_: shared::Error| Status::RemoteAccess)?;
-        let region = Arc::new(region);
+        let region = RemoteRegion::map(stamp, &reply, fd);
+        let region = Arc::new(region.map_err(|_: shared::Error| Status::RemoteAccess)?);
+        // What was mapped is what the stamp stands for, if that has not changed meanwhile.
+        if self.stamp(key) != Some(stamp) {
+            return Err(Status::RemoteAccess);
+        }
         let mut regions = self.regions();
         if regions.mapped.len() >= regions.sweep_at {
-            regions.mapped.retain(|key, _| self.is_valid(*key));
+            regions.mapped.retain(|key, region| self.stamp(*key) == Some(region.stamp));
             regions.sweep_at = (regions.mapped.len() * 2).max(FIRST_SWEEP);
         }
         regions.mapped.insert(key, region.clone());
@@ -185,7 +189,7 @@ impl Conversation {
 }
 
 impl RemoteRegion {
-    fn map(key: u32, reply: &Reply, fd: OwnedFd) -> Result<Self, shared::Error> {
+    fn map(stamp: u64, reply: &Reply, fd: OwnedFd) -> Result<Self, shared::Error> {
         let len =
             usize::try_from(reply.len).map_err(|_| shared::Error::BadLength { len: usize::MAX })?;
         let memory = SharedMemory::from_fd(fd, len)?;
@@ -198,7 +202,7 @@ impl RemoteRegion {
         settle(&mapping);
         // Bounds are those of what is really mapped.
         let len = memory.len() as u64;
-        Ok(Self { key, mapping, base: reply.base, len, access })
+        Ok(Self { stamp, mapping, base: reply.base, len, access })
     }
 
     /// Where the peer's `len` bytes at `address` are mapped here, if the region allows `right` there.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use netchannel_units::Timestamp;
 
+use super::connection::Shared;
 use super::deferred::Deferral;
 use super::gather::Cursor;
-use super::queue_pair::Shared;
 use super::shared_receive::SharedReceives;
 use super::wire_ring::{Kind, Receiver, Rubbish, Slot, flag};
 use crate::memory::Access;

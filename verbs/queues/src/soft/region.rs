@@ -2,9 +2,10 @@
 //!
 //! Memory that peers may reach lives in memfds of its own, so that a peer maps exactly what it may
 //! touch; all other memory stays private. Peers also map the *key table* (read-only): the word at a
-//! region's index is its key while it is registered and zero afterwards, so that a peer that has
+//! region's index is its *stamp* while it is registered and zero afterwards, so that a peer that has
 //! the memory mapped still learns that the key is void. A write that was under way then lands in
-//! memory that nobody else uses any more.
+//! memory that nobody else uses any more. A stamp is the key with a count of registrations above it:
+//! keys come again after 65,535 registrations, stamps after 2^32 of them.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -24,7 +25,7 @@ use crate::work::{LocalSlice, Status};
 /// Regions at a time: an index is half of a key.
 const REGIONS: usize = 1 << 16;
 /// Bytes of a key table.
-pub(super) const KEY_TABLE_BYTES: usize = REGIONS * 4;
+pub(super) const KEY_TABLE_BYTES: usize = REGIONS * 8;
 
 /// All registered regions of a device.
 #[derive(Debug)]
@@ -50,8 +51,10 @@ struct Names {
     /// Indices used so far, and those free again.
     used: usize,
     free: Vec<u16>,
-    /// The upper half of the next key.
+    /// The upper half of the last key.
     generation: u16,
+    /// The upper half of the last stamp.
+    registrations: u32,
     exported: HashMap<u32, Arc<SharedMemory>>,
 }
 
@@ -73,8 +76,13 @@ impl RegionTable {
         let (keys_memory, keys) =
             SharedMemory::create_with_sole_writer("netchannel-keys", KEY_TABLE_BYTES)
                 .map_err(shared_memory_failed("making a key table"))?;
-        let names =
-            Names { used: 0, free: Vec::new(), generation: seed as u16, exported: HashMap::new() };
+        let names = Names {
+            used: 0,
+            free: Vec::new(),
+            generation: seed as u16,
+            registrations: 0,
+            exported: HashMap::new(),
+        };
         let entries = (0..REGIONS).map(|_| Entry::default()).collect();
         Ok(Self { entries, keys, keys_memory, names: Mutex::new(names) })
     }
@@ -108,6 +116,7 @@ impl RegionTable {
         };
         // Never zero: it means "no key".
         names.generation = names.generation.checked_add(1).unwrap_or(1);
+        names.registrations = names.registrations.wrapping_add(1);
         let key = u32::from(names.generation) << 16 | u32::from(index);
         let entry = &self.entries[usize::from(index)];
         entry.base.store(base, Ordering::Relaxed);
@@ -117,7 +126,8 @@ impl RegionTable {
         entry.key.store(key, Ordering::Release);
         if let Some(memory) = memory {
             names.exported.insert(key, memory);
-            self.publish(index_of(key), key);
+            let stamp = u64::from(names.registrations) << 32 | u64::from(key);
+            self.publish(index_of(key), stamp);
         }
         Ok(key)
     }
@@ -133,9 +143,9 @@ impl RegionTable {
         names.free.push(index as u16);
     }
 
-    fn publish(&self, index: usize, key: u32) {
-        if let Some(word) = self.keys.at::<AtomicU32>(index * 4) {
-            word.store(key, Ordering::Release);
+    fn publish(&self, index: usize, stamp: u64) {
+        if let Some(word) = self.keys.at::<AtomicU64>(index * 8) {
+            word.store(stamp, Ordering::Release);
         }
     }
 

@@ -3,8 +3,8 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::connection::Shared;
 use super::peer::RemoteRegion;
-use super::queue_pair::Shared;
 use super::region::index_of;
 use crate::memory::Access;
 use crate::work::Status;
@@ -47,13 +47,13 @@ impl RegionCache {
         if peer.is_dead() {
             return Err(Status::RetryExceeded);
         }
-        if !peer.is_valid(key) {
+        let Some(stamp) = peer.stamp(key) else {
             peer.forget(key);
             *entry = None;
             return Err(Status::RemoteAccess);
-        }
+        };
         let region = match entry {
-            Some(region) if region.key == key => region,
+            Some(region) if region.stamp == stamp => region,
             _ => entry.insert(peer.region(qp.peer_number(), qp.peer_token(), key)?),
         };
         region.locate(address, len, right).ok_or(Status::RemoteAccess)

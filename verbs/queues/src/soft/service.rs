@@ -14,11 +14,11 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::connection::Attachment;
 use super::device::{Device, locked};
 use super::options::SoftOptions;
 use super::peer::Peer;
 use super::protocol::{MAX_MESSAGE, Reply, Request};
-use super::queue_pair::Attachment;
 use super::{random, shared_memory_failed};
 use crate::error::Error;
 
@@ -96,21 +96,27 @@ impl Service {
 
     /// The device of this name, connected to once for all queue pairs.
     pub(super) fn peer(&self, name: &[u8]) -> Result<Arc<Peer>, Error> {
+        let known = |peers: &Peers| {
+            let peer = peers.by_name.get(name).and_then(Weak::upgrade);
+            peer.filter(|peer| !peer.is_dead())
+        };
+        if let Some(peer) = known(&locked(&self.shared.peers)) {
+            return Ok(peer);
+        }
+        // Not under the lock, which the service thread takes too: the peer may be waiting for that.
+        let peer = Arc::new(Peer::connect(name)?);
         let mut peers = locked(&self.shared.peers);
-        if let Some(peer) = peers.by_name.get(name).and_then(Weak::upgrade)
-            && !peer.is_dead()
-        {
+        if let Some(peer) = known(&peers) {
             return Ok(peer);
         }
         peers.by_name.retain(|_, peer| peer.strong_count() > 0);
         peers.by_id.retain(|_, peer| peer.strong_count() > 0);
-        let peer = Arc::new(Peer::connect(name)?);
         let id = OURS | peers.next_id;
         peers.next_id += 1;
-        // Only a hang-up is waited for; the answers are read by those who ask.
-        self.shared.watch(peer.socket(), id, EventFlags::RDHUP | EventFlags::ET)?;
         peers.by_name.insert(name.to_vec(), Arc::downgrade(&peer));
         peers.by_id.insert(id, Arc::downgrade(&peer));
+        // Only a hang-up is waited for; the answers are read by those who ask.
+        self.shared.watch(peer.socket(), id, EventFlags::RDHUP | EventFlags::ET)?;
         Ok(peer)
     }
 }
