@@ -97,6 +97,8 @@ pub struct ReceiveHalf {
     older: Option<Window>,
     generation: u32,
     discard: bool,
+    /// Bytes were refused because there is no window at all: no credit until there is one.
+    starved: bool,
 }
 
 impl ReceiveHalf {
@@ -114,6 +116,7 @@ impl ReceiveHalf {
             older: None,
             generation: 0,
             discard: false,
+            starved: false,
         }
     }
 
@@ -182,6 +185,7 @@ impl ReceiveHalf {
         let fits = !out_of_order || self.beyond.ranges() < MAX_GAPS;
         if !fits || !(self.discard || self.make_room(range, limits, pool)) {
             self.limit = self.limit.min(range.start.max(self.received));
+            self.starved |= self.current.is_none();
             return Ok(Arrival::Refuse);
         }
         if !self.discard {

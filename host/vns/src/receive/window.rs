@@ -126,6 +126,7 @@ impl ReceiveHalf {
 
     fn adopt(&mut self, lease: Lease, from: StreamOffset, grant: Option<GrantId>) {
         self.generation = self.generation.wrapping_add(1);
+        self.starved = false;
         self.current = Some(Window { lease, from, grant, generation: self.generation });
     }
 
@@ -253,7 +254,8 @@ impl ReceiveHalf {
 
     /// Whether CREDIT tells the peer anything.
     pub fn wants_credit(&self) -> bool {
-        !self.discard && matches!(self.state, ReceiveState::Open | ReceiveState::FinalKnown(_))
+        let open = matches!(self.state, ReceiveState::Open | ReceiveState::FinalKnown(_));
+        open && !self.discard && !self.starved
     }
 
     fn credit_limit(&self, limits: ReceiveLimits) -> StreamOffset {
@@ -266,7 +268,7 @@ impl ReceiveHalf {
     /// Whether the peer should hear of new credit: when a quarter of the window is to be had, or
     /// when it can send nothing without it.
     pub fn credit_due(&self, limits: ReceiveLimits) -> bool {
-        if !self.wants_more() {
+        if self.starved || !self.wants_more() {
             return false;
         }
         let new = self.credit_limit(limits).saturating_since(self.limit);

@@ -397,6 +397,8 @@ impl Streams {
                     }
                     self.queues.owe(id, stream, Owed::CREDIT);
                     self.queues.note_idle(id, stream);
+                } else if stream.refusals == 0 && stream.receive.credit_due(limits) {
+                    self.queues.owe(id, stream, Owed::CREDIT);
                 }
                 stream.is_starved = false;
             }
