@@ -40,6 +40,8 @@ impl<C: Context> Engine<C> {
         let id = key.stream();
         let slot = key.session() as usize;
         let session = self.sessions.get_mut(slot)?.as_mut()?;
+        // Bytes that went through the send buffer may not have been heard of.
+        session.on_written(id, &mut self.buffers);
         let wanted = (len as u64).clamp(MIN_BUFFER, self.config.window as u64);
         session.supply_buffer(id, wanted, &mut self.buffers);
         session.attention = true;
@@ -94,10 +96,10 @@ impl<C: Context> Engine<C> {
             }
         }
         // SAFETY: the caller's promise, passed on.
-        unsafe { self.keep_rest(key) }
+        Some(unsafe { self.keep_rest(key) }.unwrap_or(0))
     }
 
-    /// Ends a loan: what is not confirmed moves to the send buffer, what does not fit there and
+    /// Ends a loan (`None` if the stream is gone): what is not confirmed moves to the send buffer, what does not fit there and
     /// was not sent is not taken.
     ///
     /// # Safety

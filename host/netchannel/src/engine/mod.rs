@@ -251,10 +251,10 @@ impl<C: Context> Engine<C> {
     /// Whether a send completion could let something go that waits.
     fn waits_for_sends(&self) -> bool {
         self.sessions.iter().flatten().any(|session| {
-            session.channels.iter().any(|key| {
-                self.group
-                    .channel(*key)
-                    .is_some_and(|c| c.has_in_flight() && (!c.may_draft() || !c.may_write()))
+            session.channels.iter().filter_map(|key| self.group.channel(*key)).any(|channel| {
+                // Full queues, or (with `attention`) bytes that congestion control holds back.
+                let full = !channel.may_draft() || !channel.may_write();
+                channel.has_in_flight() && (full || session.attention)
             })
         })
     }

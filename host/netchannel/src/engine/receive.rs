@@ -61,7 +61,12 @@ impl<C: Context> Engine<C> {
             |(header, elicits_ack)| {
                 let Some(channel) = self.group.channel_mut(key) else { return Ok(()) };
                 channel.state_mut().on_message(now, &header)?;
-                channel.state_mut().on_processed(elicits_ack);
+                let held = &mut session.held[usize::from(number)];
+                if held.is_empty() && !session.streams.has_refusals(ChannelId(number)) {
+                    channel.state_mut().on_processed(elicits_ack);
+                } else {
+                    held.push(elicits_ack);
+                }
                 while let Some(carried) = channel.poll_confirmed() {
                     for item in &carried {
                         if let Carried::Chunk { range, .. } = item {

@@ -15,7 +15,7 @@ use netchannel_wire::StreamId;
 
 use crate::cell::{Cell, buffer};
 use crate::engine::buffers::{SendBuffer, SendBuffers};
-use crate::region::RegionId;
+use crate::region::{RegionId, Regions};
 use crate::shared::SessionShared;
 
 /// A send buffer whose bytes are all confirmed is taken back after this long.
@@ -51,8 +51,16 @@ impl EngineStream {
 
 /// A slab of receive windows, leased to this session.
 pub(crate) struct WindowSlab<C: Context> {
-    pub(crate) region: C::MemoryRegion,
     pub(crate) id: RegionId,
+    pub(crate) regions: Arc<Regions>,
+    // Declared last, dropped last: its number is free before its memory goes.
+    pub(crate) region: C::MemoryRegion,
+}
+
+impl<C: Context> Drop for WindowSlab<C> {
+    fn drop(&mut self) {
+        self.regions.remove(self.id);
+    }
 }
 
 pub(crate) type StreamTable = HashMap<u32, EngineStream, BuildHasherDefault<IdHasher>>;
@@ -81,9 +89,13 @@ pub(crate) struct Session<C: Context> {
     pub(crate) timer: Timestamp,
     /// Stream bytes per Channel: confirmed by the peer, and received.
     pub(crate) payload: Vec<Payload>,
+    /// Messages per Channel (and whether they elicit an acknowledgement) that must not be
+    /// acknowledged before what was refused of them: a peer forgets what is acknowledged.
+    pub(crate) held: Vec<Vec<bool>>,
     /// Failed or closed: waits for the applications to let go.
     pub(crate) over: bool,
-    idle_buffers: VecDeque<(Timestamp, StreamId)>,
+    /// When to look, which stream, and its tail when it was noted.
+    idle_buffers: VecDeque<(Timestamp, StreamId, StreamOffset)>,
 }
 
 impl<C: Context> Session<C> {
@@ -94,10 +106,12 @@ impl<C: Context> Session<C> {
         channels: Vec<ChannelKey>,
     ) -> Self {
         let payload = vec![Payload::default(); channels.len()];
+        let held = vec![Vec::new(); channels.len()];
         Self {
             attention: true,
             timer: Timestamp::MAX,
             payload,
+            held,
             shared,
             streams,
             scheduler,
@@ -195,7 +209,8 @@ impl<C: Context> Session<C> {
             && !entry.in_idle_queue
         {
             entry.in_idle_queue = true;
-            self.idle_buffers.push_back((now + IDLE_BUFFER, id));
+            let tail = self.streams.send_half(id).map_or(StreamOffset::ZERO, |half| half.tail());
+            self.idle_buffers.push_back((now + IDLE_BUFFER, id, tail));
         }
     }
 
@@ -204,7 +219,7 @@ impl<C: Context> Session<C> {
         if self.streams.next_timeout().is_some_and(|at| at <= now) {
             self.streams.on_timeout(now);
         }
-        while let Some(&(at, id)) = self.idle_buffers.front()
+        while let Some(&(at, id, noted)) = self.idle_buffers.front()
             && at <= now
         {
             self.idle_buffers.pop_front();
@@ -213,9 +228,9 @@ impl<C: Context> Session<C> {
             let Some(half) = self.streams.send_half(id) else { continue };
             let Some(old) = entry.buffer else { continue };
             let state = entry.cell.state();
-            // Bytes of which we have not heard yet may lie in it.
+            // Bytes of which we have not heard yet may lie in it, and those on loan will.
             let unseen = state.application.tail.load(Ordering::Acquire) > half.confirmed().get();
-            if unseen {
+            if unseen || entry.borrow.is_some() {
                 continue;
             }
             let taken = state.application.buffer_state.compare_exchange(
@@ -237,7 +252,7 @@ impl<C: Context> Session<C> {
     }
 
     pub(crate) fn next_timeout(&self, group: &Group<C, Carried>) -> Option<Timestamp> {
-        let buffers = self.idle_buffers.front().map(|(at, _)| *at);
+        let buffers = self.idle_buffers.front().map(|(at, ..)| *at);
         let channels = self
             .channels
             .iter()

@@ -21,6 +21,7 @@ use crate::engine::session::{EngineStream, Payload, Session, WindowSlab};
 use crate::engine::{Engine, StreamKey};
 use crate::error::Error;
 use crate::listener::Backlog;
+use crate::region::Regions;
 use crate::shared::{Command, SessionShared, Shared, StreamSeed, lock};
 
 /// Bytes that a stream may send before it has a window: a receive slot's worth or two, a round
@@ -77,8 +78,9 @@ pub(crate) trait EngineControl: Send {
         channels: Vec<ChannelKey>,
     ) -> u32;
 
-    /// Ends a session; its streams fail with `error`.
-    fn end_session(&mut self, slot: u32, error: Error);
+    /// Ends a session; its streams fail with `error`. Does nothing if the slot belongs to another
+    /// one by now.
+    fn end_session(&mut self, slot: u32, session: &Arc<SessionShared>, error: Error);
 
     /// Gives a session a slab of receive windows made by [`SlabMaker`].
     fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>);
@@ -99,21 +101,15 @@ pub(crate) trait EngineControl: Send {
 /// Makes slabs of receive windows off the polling cores.
 pub(crate) trait SlabMaker: Send {
     /// A slab, for [`EngineControl::add_slab`].
-    fn make(
-        &self,
-        regions: &crate::region::Regions,
-    ) -> Result<Box<dyn std::any::Any + Send>, Error>;
+    fn make(&self, regions: &Arc<Regions>) -> Result<Box<dyn std::any::Any + Send>, Error>;
 }
 
 impl<C: Context> SlabMaker for C {
-    fn make(
-        &self,
-        regions: &crate::region::Regions,
-    ) -> Result<Box<dyn std::any::Any + Send>, Error> {
+    fn make(&self, regions: &Arc<Regions>) -> Result<Box<dyn std::any::Any + Send>, Error> {
         use netchannel_verbs::MemoryRegion;
         let region = self.alloc(1 << SLAB_LOG2, Access::LOCAL_WRITE | Access::REMOTE_WRITE)?;
         let id = regions.add(region.as_ptr()).ok_or(Error::NoMemory { what: "region numbers" })?;
-        Ok(Box::new(WindowSlab::<C> { region, id }))
+        Ok(Box::new(WindowSlab::<C> { id, regions: Arc::clone(regions), region }))
     }
 }
 
@@ -222,9 +218,6 @@ impl<C: Context> Engine<C> {
             }
             self.cells.give(entry.cell);
         }
-        for slab in session.slabs {
-            self.shared.regions.remove(slab.id);
-        }
         true
     }
 
@@ -269,13 +262,33 @@ impl<C: Context> Engine<C> {
         for command in commands {
             self.on_command(command);
         }
-        self.ports.retain(|port| !port.is_closed());
+        self.drop_closed_ports();
         any
+    }
+
+    /// Ports of threads that are gone. Their last doorbells may not have been heard yet.
+    fn drop_closed_ports(&mut self) {
+        let mut index = 0;
+        while let Some(port) = self.ports.get(index) {
+            if !port.is_closed() {
+                index += 1;
+                continue;
+            }
+            let mut port = self.ports.swap_remove(index);
+            while let Some(doorbell) = port.pop() {
+                self.on_doorbell(doorbell);
+            }
+        }
     }
 
     fn on_command(&mut self, command: Command) {
         let key = match command {
             Command::Port(port) => {
+                // Its thread may have noted itself somewhere already: a wake-up meant for it found
+                // no port until now, so it looks once more.
+                if let Err(error) = port.shared.wake.notify() {
+                    tracing::warn!(%error, "cannot wake an application thread");
+                }
                 self.ports.push(port);
                 return;
             }
@@ -331,7 +344,14 @@ fn offer<C: Context>(
         return Err(reset::BUSY);
     }
     let cell = cells.take().map_err(|_| reset::BUSY)?;
-    backlog.push(attach(slot, session, incoming.stream, incoming.class, cell));
+    let seed = attach(slot, session, incoming.stream, incoming.class, cell);
+    if let Err(seed) = backlog.push(seed) {
+        // The listener went away this moment.
+        session.table.remove(&incoming.stream.0);
+        session.attached -= 1;
+        cells.give(seed.cell);
+        return Err(reset::REFUSED);
+    }
     Ok(())
 }
 
@@ -409,15 +429,18 @@ impl<C: Context> EngineControl for Engine<C> {
         slot as u32
     }
 
-    fn end_session(&mut self, slot: u32, error: Error) {
-        self.fail_session(slot, error);
+    fn end_session(&mut self, slot: u32, session: &Arc<SessionShared>, error: Error) {
+        let found = self.sessions.get(slot as usize).and_then(Option::as_ref);
+        if found.is_some_and(|found| Arc::ptr_eq(&found.shared, session)) {
+            self.fail_session(slot, error);
+        }
     }
 
     fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>) {
         let Ok(slab) = slab.downcast::<WindowSlab<C>>() else { return };
         match self.sessions.get_mut(slot as usize) {
             Some(Some(session)) if !session.over => session.add_slab(*slab),
-            _ => self.shared.regions.remove(slab.id),
+            _ => drop(slab),
         }
     }
 
@@ -430,7 +453,13 @@ impl<C: Context> EngineControl for Engine<C> {
         }
         let cell = self.cells.take()?;
         session.attention = true;
-        let id = session.streams.open(service, class).map_err(Error::Stream)?;
+        let id = match session.streams.open(service, class) {
+            Ok(id) => id,
+            Err(error) => {
+                self.cells.give(cell);
+                return Err(Error::Stream(error));
+            }
+        };
         Ok(attach(slot, session, id, class, cell))
     }
 

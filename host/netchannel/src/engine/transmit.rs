@@ -19,6 +19,7 @@ impl<C: Context> Engine<C> {
     /// Sends what a session may send now. True if something left.
     pub(super) fn transmit(&mut self, now: Timestamp, slot: u32) -> bool {
         let mut sent = self.send_control(now, slot);
+        self.stop_holding(slot);
         sent |= self.send_bytes(now, slot);
         sent |= self.flush(now, slot);
         sent
@@ -66,6 +67,21 @@ impl<C: Context> Engine<C> {
             self.on_post_failed(slot, error);
         }
         any
+    }
+
+    /// Lets messages be acknowledged whose refusals are all in drafts or sent.
+    fn stop_holding(&mut self, slot: u32) {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        for (number, key) in session.channels.iter().enumerate() {
+            let held = &mut session.held[number];
+            if held.is_empty() || session.streams.has_refusals(ChannelId(number as u16)) {
+                continue;
+            }
+            let Some(channel) = self.group.channel_mut(*key) else { continue };
+            for elicits_ack in held.drain(..) {
+                channel.state_mut().on_processed(elicits_ack);
+            }
+        }
     }
 
     fn send_bytes(&mut self, now: Timestamp, slot: u32) -> bool {
