@@ -1,1 +1,57 @@
-fn main() {}
+//! The `netchannel` command.
+//!
+//! - [`arguments`]: what may be written on the command line. [`config`]: settings from arguments
+//!   and files. [`address`], [`quantity`]: how addresses and amounts are written.
+//! - [`devices`], [`demo`], [`recv`], [`send`], [`perf`]: the subcommands.
+//! - [`transfer`]: how a file travels. [`progress`]: the bar.
+//! - [`exit`]: exit codes. [`interrupt`]: Ctrl-C. [`output`]: printing.
+#![forbid(unsafe_code)]
+
+mod address;
+mod arguments;
+mod config;
+mod demo;
+mod devices;
+mod exit;
+mod interrupt;
+mod output;
+mod perf;
+mod progress;
+mod quantity;
+mod recv;
+mod send;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Cli, Command};
+use config::Settings;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    // Children of runs do nothing else, and above all nothing that costs time.
+    if let Command::Child { task } = &cli.command {
+        output::print(&netchannel_workloads::child::run(task)?);
+        return Ok(());
+    }
+    let settings = Settings::resolve(&cli)?;
+    output::log(&settings.log)?;
+    interrupt::watch()?;
+    match cli.command {
+        Command::Devices(arguments) => devices::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments, settings),
+        Command::Recv(arguments) => recv::run(&arguments, &settings),
+        Command::Send(arguments) => send::run(&arguments, &settings),
+        Command::Perf(arguments) => perf::run(&arguments.tool, settings),
+        Command::Child { .. } => Ok(()),
+    }
+}

@@ -88,8 +88,8 @@ fn per_channel(stats: &Stats) -> Vec<ChannelBytes> {
     for channel in &stats.channels {
         let one = ChannelBytes {
             channel: channel.id,
-            bytes: channel.bytes_confirmed,
-            wire_bytes: channel.bytes_sent,
+            bytes: channel.bytes_sent,
+            wire_bytes: channel.bytes_completed,
             messages: channel.messages_sent,
         };
         match sums.iter_mut().find(|sum| sum.channel == one.channel) {

@@ -1,0 +1,129 @@
+//! Addresses as people write them: `host:port` or `[v6]:port`.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+
+use crate::exit::Problem;
+
+/// A host's name or number, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    /// `text` with a port, or without one, which is then `port`.
+    pub(crate) fn with_default_port(text: &str, port: u16) -> Result<Self, String> {
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Ok(Self { host: text.into(), port });
+        }
+        if let Some(v6) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            return Self::new(v6, port, text);
+        }
+        match text.contains(':') {
+            true => text.parse(),
+            false => Self::new(text, port, text),
+        }
+    }
+
+    fn new(host: &str, port: u16, text: &str) -> Result<Self, String> {
+        let usual = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+        if host.is_empty() || !host.chars().all(usual) {
+            return Err(format!("`{text}` names no host; {FORM}"));
+        }
+        Ok(Self { host: host.into(), port })
+    }
+
+    /// The first number of the host.
+    pub(crate) fn resolve(&self) -> Result<SocketAddr, Problem> {
+        if let Ok(ip) = self.host.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, self.port));
+        }
+        let unknown = |reason: String| Problem::UnknownHost { host: self.host.clone(), reason };
+        (self.host.as_str(), self.port)
+            .to_socket_addrs()
+            .map_err(|error| unknown(error.to_string()))?
+            .next()
+            .ok_or_else(|| unknown("it has no address".into()))
+    }
+}
+
+const FORM: &str = "write host:port or [v6]:port, for example 192.0.2.7:4792 or [::1]:4792";
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                rest.split_once("]:").ok_or_else(|| format!("`{text}` has no port; {FORM}"))?
+            }
+            None => text.rsplit_once(':').ok_or_else(|| format!("`{text}` has no port; {FORM}"))?,
+        };
+        if host.contains(':') && !text.starts_with('[') {
+            return Err(format!("`{text}` needs brackets around its IPv6 number; {FORM}"));
+        }
+        let port = port
+            .parse()
+            .map_err(|_| format!("`{port}` is no port (0 to 65535) in `{text}`; {FORM}"))?;
+        Self::new(host, port, text)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        for (text, shown) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("host.example:0", "host.example:0"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
+        }
+        for (text, wrong) in [
+            ("127.0.0.1", "has no port"),
+            ("::1:80", "needs brackets"),
+            ("[::1]", "has no port"),
+            ("a:b", "is no port"),
+            ("a:70000", "is no port"),
+            (":80", "names no host"),
+            ("a b:80", "names no host"),
+        ] {
+            let error = text.parse::<Address>().unwrap_err();
+            assert!(error.contains(wrong), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_port_by_default() {
+        for (text, shown) in [
+            ("127.0.0.1", "127.0.0.1:18515"),
+            ("127.0.0.1:5", "127.0.0.1:5"),
+            ("::1", "[::1]:18515"),
+            ("[::1]", "[::1]:18515"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            assert_eq!(Address::with_default_port(text, 18515).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn numbers_resolve_to_themselves() {
+        let address: Address = "[::1]:7".parse().unwrap();
+        assert_eq!(address.resolve().unwrap(), "[::1]:7".parse().unwrap());
+    }
+}

@@ -1,0 +1,326 @@
+//! What may be written on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use netchannel::config::Controller;
+use netchannel::{Class, Idle, Policy, Poller};
+
+use crate::address::Address;
+use crate::{exit, quantity};
+
+/// The port where `perf` meets, as perftest's.
+pub(crate) const PERF_PORT: u16 = 18515;
+
+const EXAMPLES: &str = "\
+Examples:
+  netchannel devices
+  netchannel demo
+  netchannel recv --listen 0.0.0.0:4792 -o backup.tar     on one host, then
+  netchannel send backup.tar 192.0.2.7:4792               on the other
+  tar c src | netchannel send - '[2001:db8::7]:4792'
+  netchannel perf bw --local --vs tcp
+  netchannel perf lat 192.0.2.7 --size 64 --json";
+
+fn after_help() -> String {
+    format!("{EXAMPLES}\n\n{}", exit::TABLE)
+}
+
+/// Byte streams over shared RDMA Channels, in user space.
+#[derive(Debug, Parser)]
+#[command(name = "netchannel", version, after_help = after_help())]
+pub(crate) struct Cli {
+    /// File with settings (TOML); arguments go before it
+    #[arg(long, global = true, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as netchannel=debug
+    /// [default: warn]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+
+    /// Device: `soft` (the NIC in memory), an RDMA device's name, or `auto`, which prefers RDMA
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List devices, what they can do, and what the host does instead
+    Devices(DevicesArgs),
+    /// Move a large file between two processes here, and compare with kernel TCP
+    Demo(DemoArgs),
+    /// Receive one file
+    Recv(RecvArgs),
+    /// Send one file
+    Send(SendArgs),
+    /// Measure bandwidth or latency
+    Perf(PerfArgs),
+    /// One process of a measurement (started by `perf` and `demo`)
+    #[command(hide = true)]
+    Child { task: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevicesArgs {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Settings of the engine.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// Channels between the two hosts (1 to 64) [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) channels: Option<u16>,
+
+    /// How streams are spread over Channels: least-delay, round-robin or hash
+    /// [default: least-delay]
+    #[arg(long)]
+    pub(crate) policy: Option<Policy>,
+
+    /// Congestion control of each Channel: off, or fixed:BYTES [default: off]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<Controller>,
+
+    /// Who polls: inline (the application's threads) or dedicated (a polling core)
+    /// [default: inline]
+    #[arg(long)]
+    pub(crate) poller: Option<Poller>,
+
+    /// What idle does: spin or sleep [default: spin for perf and demo, else sleep]
+    #[arg(long)]
+    pub(crate) idle: Option<Idle>,
+
+    /// Receive window of a stream, a power of two from 64KiB to 2MiB [default: 1MiB]
+    #[arg(long, value_name = "BYTES", value_parser = quantity::size)]
+    pub(crate) window: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  netchannel recv --listen 0.0.0.0:4792 -o backup.tar
+  netchannel recv --listen '[::]:4792' | tar x
+  netchannel recv --listen 0.0.0.0:4792 -o log --keep      writes log, log.2, log.3 ...
+
+The bytes are in FILE.partial until their checksum has been compared; there they stay if the
+stream breaks (exit code 5).")]
+pub(crate) struct RecvArgs {
+    /// Where to listen: host:port or [v6]:port; port 0 takes a free one and says which
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Address,
+
+    /// Where to write; - is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub(crate) output: PathBuf,
+
+    /// Serve on after the first file
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// Print the address and the result as JSON lines on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// End with the process that started this one
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  netchannel send backup.tar 192.0.2.7:4792
+  tar c src | netchannel send - '[2001:db8::7]:4792'")]
+pub(crate) struct SendArgs {
+    /// What to send; - is standard input
+    pub(crate) file: PathBuf,
+
+    /// Where `netchannel recv` listens: host:port or [v6]:port
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+
+    /// Class of the stream: throughput or latency
+    #[arg(long, default_value = "throughput", value_parser = class)]
+    pub(crate) class: Class,
+
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// End with the process that started this one
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  netchannel demo
+  netchannel demo --input /var/tmp/large.bin --channels 8")]
+pub(crate) struct DemoArgs {
+    /// File to move [default: a tar of the Rust toolchain's lib, about 500 MB]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+
+    /// Rounds of each measurement
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+
+    /// Leave out the measurements
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PerfArgs {
+    #[command(subcommand)]
+    pub(crate) tool: PerfTool,
+}
+
+const PERF_HELP: &str = "\
+Examples:
+  netchannel perf bw                          the server, on port 18515
+  netchannel perf bw 192.0.2.7                the client
+  netchannel perf bw --local --vs tcp         both here, beside kernel TCP
+  netchannel perf lat --local --idle sleep --json
+
+Without HOST this is the server: it serves one client and ends. The client's settings of the
+workload and of the engine hold on both sides; each side chooses its own device. Streams use
+ports that the server's system chooses.
+
+On a machine with other work, `chrt -f 50 netchannel perf ...` keeps that out of the figures.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PerfTool {
+    /// Bytes per second that the receiving application reads
+    #[command(after_help = PERF_HELP)]
+    Bw(MeasureArgs),
+    /// Half of the round trip of a message
+    #[command(after_help = PERF_HELP)]
+    Lat(MeasureArgs),
+}
+
+/// A stack to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Peer {
+    /// The kernel's TCP: cubic, 1 MiB buffers, best write size; busy polling with --idle spin
+    Tcp,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MeasureArgs {
+    /// Server to measure against; none to be the server
+    #[arg(value_name = "HOST", conflicts_with = "local")]
+    pub(crate) host: Option<String>,
+
+    /// Measure between two processes of this host
+    #[arg(long)]
+    pub(crate) local: bool,
+
+    /// Port where client and server meet
+    #[arg(short, long, default_value_t = PERF_PORT)]
+    pub(crate) port: u16,
+
+    /// Bytes of each application buffer (bw) or message (lat) [default: 1MiB, 64]
+    #[arg(short, long, value_name = "BYTES", value_parser = quantity::size)]
+    pub(crate) size: Option<usize>,
+
+    /// Seconds of each run [default: 1]
+    #[arg(short = 'D', long, value_name = "SECONDS", value_parser = quantity::seconds)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Buffers or round trips of each run, instead of a time
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) iters: Option<u64>,
+
+    /// Streams at once, a thread each
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) streams: u16,
+
+    /// Class of the streams: throughput or latency [default: throughput for bw, latency for lat]
+    #[arg(long, value_parser = class)]
+    pub(crate) class: Option<Class>,
+
+    /// Compare with another stack as well
+    #[arg(long, value_name = "STACK")]
+    pub(crate) vs: Option<Peer>,
+
+    /// Interleaved rounds; medians count [default: 1, with --vs 9]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: Option<u32>,
+
+    /// Network interface that TCP is bound to, on this side
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+
+    /// Compare every byte at the receiver (costs bandwidth)
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Be the server of a --local run
+    #[arg(long, hide = true, conflicts_with_all = ["host", "local"])]
+    pub(crate) with_parent: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+fn class(text: &str) -> Result<Class, String> {
+    let named = |class: &Class| class.to_string() == text;
+    let unknown = || format!("no class `{text}`; there are throughput and latency");
+    Class::ALL.into_iter().find(named).ok_or_else(unknown)
+}
+
+impl Command {
+    /// The engine's arguments, where the command has any.
+    pub(crate) fn engine(&self) -> Option<&EngineArgs> {
+        match self {
+            Self::Demo(demo) => Some(&demo.engine),
+            Self::Recv(recv) => Some(&recv.engine),
+            Self::Send(send) => Some(&send.engine),
+            Self::Perf(perf) => match &perf.tool {
+                PerfTool::Bw(measure) | PerfTool::Lat(measure) => Some(&measure.engine),
+            },
+            Self::Devices(_) | Self::Child { .. } => None,
+        }
+    }
+
+    /// What idle does if nobody says.
+    pub(crate) fn default_idle(&self) -> Idle {
+        match self {
+            Self::Demo(_) | Self::Perf(_) => Idle::Spin,
+            _ => Idle::Sleep,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

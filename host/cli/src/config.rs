@@ -1,0 +1,321 @@
+//! Settings: from a file, then from arguments, which go before it. Resolved once.
+
+use std::path::Path;
+use std::time::Duration;
+
+use netchannel::config::Controller;
+use netchannel::{Config, DeviceChoice, Idle, Keepalive, Policy, Poller};
+use netchannel_verbs::rdma::OpenOptions;
+use netchannel_verbs::soft::{LinkModel, SoftOptions};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+
+use crate::arguments::{Cli, EngineArgs};
+use crate::exit::Problem;
+use crate::quantity;
+
+/// What the command runs with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Filter of the log.
+    pub(crate) log: String,
+    /// Settings of the runtime.
+    pub(crate) stack: Config,
+    /// Arguments with which another process of this program comes to the same settings.
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the file, if one is named, and applies the arguments.
+    pub(crate) fn resolve(cli: &Cli) -> Result<Self, Problem> {
+        let file = match &cli.config {
+            Some(path) => File::read(path)?,
+            None => File::default(),
+        };
+        let log = cli.log.clone().or_else(|| file.log.clone()).unwrap_or_else(|| "warn".into());
+        let mut stack = file.apply(cli.command.default_idle())?;
+        if let Some(device) = &cli.device {
+            stack.device = DeviceChoice::from(device.as_str());
+        }
+        if let Some(engine) = cli.command.engine() {
+            engine.apply(&mut stack);
+        }
+        stack.check().map_err(|error| Problem::Usage(error.to_string()))?;
+        let arguments = same(cli, &stack);
+        Ok(Self { log, stack, arguments })
+    }
+}
+
+impl EngineArgs {
+    fn apply(&self, stack: &mut Config) {
+        set(&mut stack.channels, self.channels);
+        set(&mut stack.policy, self.policy);
+        set(&mut stack.congestion, self.congestion.clone());
+        set(&mut stack.poller, self.poller);
+        set(&mut stack.idle, self.idle);
+        set(&mut stack.window, self.window);
+    }
+}
+
+/// Arguments for another process; what a file alone can say is left to the file.
+fn same(cli: &Cli, stack: &Config) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut add = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
+    if let Some(path) = &cli.config {
+        add("config", path.display().to_string());
+    }
+    if let Some(level) = &cli.log {
+        add("log", level.clone());
+    }
+    add(
+        "device",
+        match &stack.device {
+            DeviceChoice::Auto => "auto".into(),
+            DeviceChoice::Named(name) => name.clone(),
+        },
+    );
+    add("channels", stack.channels.to_string());
+    add("policy", stack.policy.to_string());
+    add("congestion", stack.congestion.to_string());
+    add("poller", stack.poller.to_string());
+    add("idle", stack.idle.to_string());
+    add("window", stack.window.to_string());
+    arguments
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+/// A settings file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    device: Option<String>,
+    log: Option<String>,
+    channels: Option<u16>,
+    policy: Option<String>,
+    congestion: Option<String>,
+    poller: Option<String>,
+    idle: Option<String>,
+    spin_before_sleep_us: Option<u32>,
+    window: Option<Amount>,
+    chunk: Option<Amount>,
+    session_memory: Option<Amount>,
+    keepalive: KeepaliveFile,
+    rdma: RdmaFile,
+    soft: SoftFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct KeepaliveFile {
+    interval_ms: Option<u32>,
+    timeout_ms: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RdmaFile {
+    port: Option<u8>,
+    gid_index: Option<u32>,
+    mtu: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SoftFile {
+    seed: Option<u64>,
+    deferred: bool,
+    link: Option<LinkFile>,
+    links: Vec<LinkFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LinkFile {
+    rate: Option<String>,
+    delay_us: u32,
+    queue: Option<Amount>,
+    ecn_threshold: Option<Amount>,
+    loss: f64,
+    reorder: f64,
+}
+
+/// Bytes, as a number or as in `"64KiB"`.
+#[derive(Clone, Copy, Debug)]
+struct Amount(u64);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Amount;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number of bytes such as 65536 or \"64KiB\"")
+            }
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Amount, E> {
+                u64::try_from(value).map(Amount).map_err(|_| E::custom("bytes below zero"))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Amount, E> {
+                quantity::bytes(text).map(Amount).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Bytes)
+    }
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self, Problem> {
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        text.and_then(|text| toml::from_str(&text).map_err(|error| error.to_string())).map_err(
+            |reason| Problem::Settings { path: path.into(), reason: reason.trim_end().into() },
+        )
+    }
+
+    fn apply(self, idle: Idle) -> Result<Config, Problem> {
+        let standard = Config::default();
+        let milliseconds = |value: Option<u32>, standard| {
+            value.map_or(standard, |ms| Duration::from_millis(ms.into()))
+        };
+        Ok(Config {
+            device: self.device.as_deref().map_or(DeviceChoice::Auto, DeviceChoice::from),
+            channels: self.channels.unwrap_or(standard.channels),
+            policy: named::<Policy>(self.policy, "policy")?.unwrap_or(standard.policy),
+            congestion: named::<Controller>(self.congestion, "congestion")?
+                .unwrap_or(standard.congestion),
+            poller: named::<Poller>(self.poller, "poller")?.unwrap_or(standard.poller),
+            idle: named::<Idle>(self.idle, "idle")?.unwrap_or(idle),
+            spin_before_sleep: self
+                .spin_before_sleep_us
+                .map_or(standard.spin_before_sleep, |us| Duration::from_micros(us.into())),
+            window: fits(self.window, standard.window)?,
+            chunk: fits(self.chunk, standard.chunk)?,
+            session_memory: fits(self.session_memory, standard.session_memory)?,
+            keepalive: Keepalive {
+                interval: milliseconds(self.keepalive.interval_ms, standard.keepalive.interval),
+                timeout: milliseconds(self.keepalive.timeout_ms, standard.keepalive.timeout),
+            },
+            rdma: OpenOptions {
+                port: self.rdma.port,
+                gid_index: self.rdma.gid_index,
+                mtu: self.rdma.mtu,
+            },
+            soft: self.soft.options(standard.soft)?,
+        })
+    }
+}
+
+impl SoftFile {
+    fn options(self, standard: SoftOptions) -> Result<SoftOptions, Problem> {
+        let links = self.links.iter().map(LinkFile::model).collect::<Result<_, _>>()?;
+        Ok(SoftOptions {
+            seed: self.seed.unwrap_or(standard.seed),
+            deferred: self.deferred,
+            link: self.link.as_ref().map(LinkFile::model).transpose()?,
+            links,
+            ..standard
+        })
+    }
+}
+
+impl LinkFile {
+    fn model(&self) -> Result<LinkModel, Problem> {
+        for (name, value) in [("loss", self.loss), ("reorder", self.reorder)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Problem::Usage(format!("{name} is {value}, must be from 0 to 1")));
+            }
+        }
+        let rate = self.rate.as_deref().map(quantity::rate).transpose().map_err(Problem::Usage)?;
+        Ok(LinkModel {
+            rate: rate.unwrap_or_default(),
+            delay: Duration::from_micros(self.delay_us.into()),
+            queue_bytes: self.queue.map_or(0, |amount| amount.0),
+            ecn_threshold: self.ecn_threshold.map_or(0, |amount| amount.0),
+            loss: self.loss,
+            reorder: self.reorder,
+        })
+    }
+}
+
+fn named<T>(text: Option<String>, key: &str) -> Result<Option<T>, Problem>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let parse = |text: String| {
+        text.parse().map_err(|error: T::Err| Problem::Usage(format!("setting `{key}`: {error}")))
+    };
+    text.map(parse).transpose()
+}
+
+fn fits(amount: Option<Amount>, standard: usize) -> Result<usize, Problem> {
+    let too_large = |Amount(bytes)| Problem::Usage(format!("{bytes} bytes are more than memory"));
+    amount.map_or(Ok(standard), |amount| usize::try_from(amount.0).map_err(|_| too_large(amount)))
+}
+
+#[cfg(test)]
+mod tests {
+    use netchannel::Bandwidth;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        file.apply(Idle::Sleep).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn everything_may_stand_in_a_file() {
+        let config = read(
+            r#"
+            device = "soft"
+            channels = 8
+            policy = "round-robin"
+            congestion = "fixed:1MiB"
+            poller = "dedicated"
+            idle = "spin"
+            window = "512KiB"
+            chunk = 65536
+            keepalive = { interval_ms = 100, timeout_ms = 900 }
+            rdma = { port = 2, gid_index = 3, mtu = 1024 }
+            [soft]
+            seed = 7
+            link = { rate = "2gbit", delay_us = 5, loss = 0.01 }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.device, DeviceChoice::Named("soft".into()));
+        assert_eq!((config.channels, config.window, config.chunk), (8, 512 << 10, 64 << 10));
+        assert_eq!((config.policy, config.poller), (Policy::RoundRobin, Poller::Dedicated));
+        assert_eq!(config.congestion.to_string(), "fixed:1048576");
+        assert_eq!(config.keepalive.timeout, Duration::from_millis(900));
+        assert_eq!(config.rdma.mtu, Some(1024));
+        let link = config.soft.link.unwrap();
+        assert_eq!((link.rate, link.delay), (Bandwidth::from_gbps(2), Duration::from_micros(5)));
+    }
+
+    #[test]
+    fn an_empty_file_leaves_the_standard_settings() {
+        let config = read("").unwrap();
+        assert_eq!((config.channels, config.idle), (Config::default().channels, Idle::Sleep));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, wrong) in [
+            ("chanels = 4", "unknown field `chanels`"),
+            ("[rdma]\nspeed = 1", "unknown field `speed`"),
+            ("channels = \"many\"", "invalid type"),
+            ("policy = \"luck\"", "setting `policy`"),
+            ("window = \"big\"", "no number of bytes"),
+            ("window = -5", "below zero"),
+            ("[soft]\nlink = { loss = 2.0 }", "loss is 2"),
+            ("[soft]\nlink = { rate = \"fast\" }", "is no rate"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(wrong), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `netchannel perf`.
+//!
+//! - [`plan`]: arguments into a run. [`table`]: the result for people.
+
+pub(crate) mod plan;
+pub(crate) mod table;
+
+use std::ffi::OsString;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+
+use anyhow::Context;
+use netchannel_workloads::child::{self, Launcher};
+use netchannel_workloads::client::Client;
+use netchannel_workloads::compare::Comparison;
+use netchannel_workloads::control::Conversation;
+use netchannel_workloads::local::{LocalServer, announce};
+use netchannel_workloads::netchannel::NetChannel;
+use netchannel_workloads::report::Report;
+use netchannel_workloads::rounds::Round;
+use netchannel_workloads::server::serve;
+use netchannel_workloads::spec::Stack;
+use netchannel_workloads::tcp::Tcp;
+use netchannel_workloads::{Error, spec::Tool};
+
+use crate::address::Address;
+use crate::arguments::{MeasureArgs, PerfTool};
+use crate::config::Settings;
+use crate::exit::Problem;
+use crate::output;
+use plan::Plan;
+
+/// Name of the hidden command that the processes of a limit run.
+const CHILD: &str = "child";
+
+/// Measures, or serves who measures.
+pub(crate) fn run(tool: &PerfTool, settings: Settings) -> anyhow::Result<()> {
+    let (tool, arguments) = match tool {
+        PerfTool::Bw(arguments) => (Tool::Bandwidth, arguments),
+        PerfTool::Lat(arguments) => (Tool::Latency, arguments),
+    };
+    let plan = Plan::new(tool, arguments, settings);
+    let report = match &arguments.host {
+        Some(host) => {
+            let address =
+                Address::with_default_port(host, arguments.port).map_err(Problem::Usage)?;
+            Some(against(address.resolve()?, &plan, &mut say_round(&plan))?)
+        }
+        None if arguments.local => Some(locally(&plan, &mut say_round(&plan))?),
+        None => server(arguments, &plan)?,
+    };
+    match report {
+        Some(report) if arguments.json => output::print_json(&report),
+        Some(report) => {
+            output::print(&table::show(&report));
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Tells of each round while there are more to come.
+fn say_round(plan: &Plan) -> impl FnMut(usize, &Round) + use<> {
+    let rounds = plan.rounds;
+    move |number, round| {
+        if rounds > 1 {
+            eprintln!("netchannel: round {number} of {rounds}: {}", table::round(round));
+        }
+    }
+}
+
+/// Measures between this process and a server process of its own.
+pub(crate) fn locally(
+    plan: &Plan,
+    on_round: &mut dyn FnMut(usize, &Round),
+) -> anyhow::Result<Report> {
+    let mut arguments: Vec<OsString> =
+        ["perf", "bw", "--with-parent", "--port=0"].map(Into::into).into();
+    arguments.extend(plan.settings.arguments.iter().map(Into::into));
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let server = LocalServer::start(&program, &arguments)?;
+    let report = against(server.address(), plan, on_round)?;
+    server.wait()?;
+    Ok(report)
+}
+
+/// Measures against a server.
+fn against(
+    address: SocketAddr,
+    plan: &Plan,
+    on_round: &mut dyn FnMut(usize, &Round),
+) -> anyhow::Result<Report> {
+    let launcher = Launcher::this_program(&[CHILD])?;
+    let mut client = Client::connect(address)?;
+    let comparison = Comparison {
+        spec: plan.spec.clone(),
+        config: &plan.settings.stack,
+        tcp: plan.tcp,
+        interface: plan.interface.clone(),
+        rounds: plan.rounds,
+        launcher: &launcher,
+    };
+    let report = comparison.run(&mut client, on_round)?;
+    client.tell(&report)?;
+    Ok(report)
+}
+
+/// Serves one client.
+fn server(arguments: &MeasureArgs, plan: &Plan) -> anyhow::Result<Option<Report>> {
+    let listener = if arguments.with_parent {
+        child::end_with_parent()?;
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], arguments.port)))?;
+        announce(listener.local_addr().context("cannot tell the own address")?)?;
+        listener
+    } else {
+        // A device that does not exist is better found now than when a client comes.
+        NetChannel::start(&plan.settings.stack, &plan.spec.engine)?;
+        let listener = listen_everywhere(arguments.port)?;
+        let address = listener.local_addr().context("cannot tell the own address")?;
+        eprintln!("netchannel: waiting for a client on port {}", address.port());
+        listener
+    };
+    let mut conversation = Conversation::accept(&listener)?;
+    let report = serve(&mut conversation, &|spec, _| match spec.stack {
+        Stack::NetChannel => Ok(Box::new(NetChannel::start(&plan.settings.stack, &spec.engine)?)),
+        Stack::Tcp => Ok(Box::new(Tcp::new(spec.tcp.clone(), plan.interface.clone()))),
+    })?;
+    Ok(report.filter(|_| !arguments.with_parent))
+}
+
+/// All addresses of this host, of both families where there are two.
+fn listen_everywhere(port: u16) -> Result<TcpListener, Error> {
+    match listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
+        Err(Error::Listen { source, .. }) if source.kind() != std::io::ErrorKind::AddrInUse => {
+            listen(SocketAddr::from(([0, 0, 0, 0], port)))
+        }
+        other => other,
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|source| Error::Listen { address, source })
+}

@@ -1,0 +1,111 @@
+//! Results for people, in perftest's columns.
+
+use netchannel_workloads::report::Report;
+use netchannel_workloads::rounds::{Figure, Round};
+use netchannel_workloads::transport::ChannelBytes;
+
+use crate::output;
+use crate::quantity::show_bytes;
+
+/// One round in one line.
+pub(crate) fn round(round: &Round) -> String {
+    let tcp = round.tcp.map_or(String::new(), |tcp| format!(", TCP {}", short(&tcp)));
+    format!("NetChannel {}{tcp}, limit {}", short(&round.netchannel), short(&round.limit))
+}
+
+fn short(figure: &Figure) -> String {
+    match figure {
+        Figure::Bandwidth { gbps } => format!("{gbps:.2} Gb/s"),
+        Figure::Latency { p50_us, p99_us, .. } => format!("{p50_us:.2} us (99% {p99_us:.2})"),
+    }
+}
+
+/// A whole report.
+pub(crate) fn show(report: &Report) -> String {
+    let mut text = format!(
+        "Device {} ({}), {} Channels, {} streams, {}, {} poller, {} when idle\n\n",
+        report.device,
+        report.reason,
+        report.channels,
+        report.streams,
+        report.policy,
+        report.poller,
+        report.idle
+    );
+    text += &output::table(&rows(report));
+    text += &format!(
+        "\nMedians of {} rounds; ratios are medians of the ratios within rounds. The limit is {}.\n\n",
+        report.rounds.len(),
+        limit(report)
+    );
+    text += &channels(&report.per_channel);
+    text
+}
+
+fn limit(report: &Report) -> String {
+    match report.netchannel {
+        Figure::Bandwidth { .. } => {
+            format!("a bare pipeline of two processes with {} copies", report.copies)
+        }
+        Figure::Latency { .. } => "a cache line from core to core".into(),
+    }
+}
+
+/// One row per stack.
+pub(crate) fn rows(report: &Report) -> Vec<Vec<String>> {
+    let head = match report.netchannel {
+        Figure::Bandwidth { .. } => {
+            ["", "#bytes", "BW median[Gb/sec]", "MsgRate[Mpps]", "NetChannel is"]
+                .map(String::from)
+                .to_vec()
+        }
+        Figure::Latency { .. } => {
+            ["", "#bytes", "t_typical[usec]", "99%[usec]", "99.9%[usec]", "NetChannel is"]
+                .map(String::from)
+                .to_vec()
+        }
+    };
+    let mut rows = vec![head, row(report, "NetChannel", &report.netchannel, None)];
+    if let Some(tcp) = &report.tcp {
+        rows.push(row(report, "kernel TCP", tcp, report.ratio.as_ref()));
+    }
+    rows.push(row(report, "limit", &report.limit, Some(&report.limit_ratio)));
+    rows
+}
+
+fn row(report: &Report, name: &str, figure: &Figure, ratio: Option<&Figure>) -> Vec<String> {
+    let mut cells = vec![name.to_owned(), report.size.to_string()];
+    match figure {
+        Figure::Bandwidth { gbps } => {
+            let messages = gbps * 1e9 / 8.0 / report.size as f64 / 1e6;
+            cells.extend([format!("{gbps:.2}"), format!("{messages:.4}")]);
+        }
+        Figure::Latency { p50_us, p99_us, p999_us } => {
+            cells.extend([p50_us, p99_us, p999_us].map(|us| format!("{us:.2}")));
+        }
+    }
+    if let Some(ratio) = ratio {
+        let (Figure::Bandwidth { gbps: times } | Figure::Latency { p50_us: times, .. }) = ratio;
+        cells.push(format!("{times:.2} x"));
+    }
+    cells
+}
+
+/// What each Channel carried.
+pub(crate) fn channels(channels: &[ChannelBytes]) -> String {
+    let total: u64 = channels.iter().map(|channel| channel.bytes).sum();
+    let head = ["Channel", "stream bytes", "share", "bytes sent", "messages"].map(String::from);
+    let mut rows = vec![head.to_vec()];
+    rows.extend(channels.iter().map(|channel| {
+        let share = channel.bytes as f64 * 100.0 / total.max(1) as f64;
+        vec![
+            channel.channel.to_string(),
+            channel.bytes.to_string(),
+            format!("{share:.1} %"),
+            show_bytes(channel.wire_bytes),
+            channel.messages.to_string(),
+        ]
+    }));
+    rows.push(vec!["all".into(), total.to_string(), "100.0 %".into()]);
+    output::table(&rows)
+}

@@ -1,0 +1,107 @@
+//! How people write amounts: bytes, rates, seconds.
+
+use std::time::Duration;
+
+use netchannel::Bandwidth;
+
+/// Bytes: `65536`, `64K` or `64KiB` (1024), `1MB` (10^6).
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "k" | "K" | "KiB" => 1 << 10,
+        "m" | "M" | "MiB" => 1 << 20,
+        "g" | "G" | "GiB" => 1 << 30,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(no_bytes(text)),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| no_bytes(text))?;
+    number.checked_mul(unit).ok_or_else(|| format!("`{text}` is more than 2^64 bytes"))
+}
+
+fn no_bytes(text: &str) -> String {
+    format!("`{text}` is no number of bytes; write for example 65536, 64KiB, 1MiB or 1MB")
+}
+
+/// Bytes that fit into memory.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    match bytes(text)? {
+        0 => Err("at least 1 byte is needed".into()),
+        many if many > 1 << 30 => Err(format!("`{text}` is more than the most there may be, 1GiB")),
+        some => Ok(some as usize),
+    }
+}
+
+/// A rate: `10gbit`, `2.5gbit`, `100mbit`.
+pub(crate) fn rate(text: &str) -> Result<Bandwidth, String> {
+    let wrong = || format!("`{text}` is no rate; write for example 10gbit or 250mbit");
+    let (number, unit) = [("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3), ("bit", 1.0)]
+        .into_iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))
+        .ok_or_else(wrong)?;
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    if !(number >= 0.0 && number * unit < 1e18) {
+        return Err(wrong());
+    }
+    Ok(Bandwidth::from_bits_per_second((number * unit) as u64))
+}
+
+/// Seconds: `1`, `0.25`.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no number of seconds; write for example 1 or 0.25");
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    if !(seconds > 0.0 && seconds <= 86_400.0) {
+        return Err("the time must be above 0 and at most 86400 seconds".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Bytes for people.
+pub(crate) fn show_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1e3;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1e3;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_as_people_write_them() {
+        for (text, value) in
+            [("64", 64), ("64K", 65_536), ("64KiB", 65_536), ("1MiB", 1 << 20), ("1MB", 1_000_000)]
+        {
+            assert_eq!(bytes(text), Ok(value), "{text}");
+        }
+        for text in ["", "K", "-1", "1.5M", "1 parsec", "99999999999G"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+        assert!(size("0").is_err() && size("2G").is_err());
+    }
+
+    #[test]
+    fn rates_and_times() {
+        assert_eq!(rate("2.5gbit"), Ok(Bandwidth::from_bits_per_second(2_500_000_000)));
+        assert!(rate("2.5").is_err() && rate("-1gbit").is_err() && rate("NaNgbit").is_err());
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert!(seconds("0").is_err() && seconds("inf").is_err() && seconds("soon").is_err());
+    }
+
+    #[test]
+    fn bytes_for_people() {
+        assert_eq!(show_bytes(999), "999 B");
+        assert_eq!(show_bytes(1_048_576), "1.0 MB");
+        assert_eq!(show_bytes(999_990_000), "1.0 GB");
+    }
+}
