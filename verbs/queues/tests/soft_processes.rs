@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netchannel_verbs::queue_pair::{
@@ -308,6 +309,7 @@ impl Drop for Peer {
 
 #[test]
 fn two_processes_talk_both_ways() {
+    let _turn = turn();
     let context = soft::Context::open(SoftOptions::default()).unwrap();
     let mut end = End::new(&context);
     let _peer = Peer::start(&mut end);
@@ -317,6 +319,12 @@ fn two_processes_talk_both_ways() {
         assert!(Instant::now() < deadline, "{} received of 5000", end.received);
         std::thread::yield_now();
     }
+}
+
+/// Descriptors are counted for the whole process, so the tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Open descriptors and mappings that have to do with us, of this process.
@@ -364,6 +372,7 @@ fn survive(context: &soft::Context, traffic: Duration) -> Duration {
 
 #[test]
 fn a_peer_killed_at_any_moment_is_noticed_and_leaves_nothing_behind() {
+    let _turn = turn();
     let context = soft::Context::open(SoftOptions::default()).unwrap();
     survive(&context, Duration::from_millis(5));
     settle();

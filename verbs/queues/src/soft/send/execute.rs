@@ -161,6 +161,9 @@ impl SendSide {
         if ring.refusal(Ordering::Relaxed).is_some() {
             return Execution::Failed(Status::RetryExceeded);
         }
+        // Plain stores: with a reader on the other core, non-temporal ones were 10 % slower for windows
+        // up to 2 MiB (and 10 % faster above 4 MiB, between cores that share no cache); without one,
+        // a third slower (EPYC of family 26).
         // SAFETY: `locate` found `len` writable bytes; the slices are the poster's, keys checked.
         unsafe { Cursor::new(slices, 0).copy_out(target, len as u32) };
         Execution::Done
