@@ -17,17 +17,38 @@ const MAX_BACKLOG: usize = 4_096;
 /// Streams that peers opened and nobody accepted yet.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    streams: Mutex<VecDeque<StreamSeed>>,
+    /// `None` when nobody will accept any more.
+    streams: Mutex<Option<VecDeque<StreamSeed>>>,
     waiters: Mutex<Vec<Arc<PortShared>>>,
 }
 
 impl Backlog {
-    pub(crate) fn is_full(&self) -> bool {
-        lock(&self.streams).len() >= MAX_BACKLOG
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { streams: Mutex::new(Some(VecDeque::new())), waiters: Mutex::default() })
     }
 
-    pub(crate) fn push(&self, seed: StreamSeed) {
-        lock(&self.streams).push_back(seed);
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.streams).as_ref().is_some_and(|streams| streams.len() >= MAX_BACKLOG)
+    }
+
+    /// Adds a stream, or gives it back if nobody will accept any more.
+    pub(crate) fn push(&self, seed: StreamSeed) -> Result<(), StreamSeed> {
+        match &mut *lock(&self.streams) {
+            Some(streams) => streams.push_back(seed),
+            None => return Err(seed),
+        }
+        self.wake();
+        Ok(())
+    }
+
+    /// Takes no more streams; returns those that nobody accepted. Who waits learns of it.
+    pub(crate) fn close(&self) -> VecDeque<StreamSeed> {
+        let left = lock(&self.streams).take().unwrap_or_default();
+        self.wake();
+        left
+    }
+
+    fn wake(&self) {
         for port in lock(&self.waiters).drain(..) {
             if let Err(error) = port.wake.notify() {
                 tracing::warn!(%error, "cannot wake an application thread");
@@ -35,14 +56,18 @@ impl Backlog {
         }
     }
 
-    fn pop(&self) -> Option<StreamSeed> {
-        lock(&self.streams).pop_front()
+    /// The next stream.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if there will be none.
+    fn pop(&self) -> Result<Option<StreamSeed>, Error> {
+        lock(&self.streams).as_mut().map(VecDeque::pop_front).ok_or(Error::Closed)
     }
 }
 
 impl Waitable for Backlog {
     fn is_ready(&self) -> bool {
-        !lock(&self.streams).is_empty()
+        lock(&self.streams).as_ref().is_none_or(|streams| !streams.is_empty())
     }
 
     fn set_waiter(&self, port: Option<&Arc<PortShared>>) {
@@ -75,7 +100,8 @@ impl Listener {
     /// Waits for the next stream.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] if this thread cannot be given a port.
+    /// [`Error::Closed`] when the runtime was closed, [`Error::SharedMemory`] if this thread cannot
+    /// be given a port.
     pub fn accept(&self) -> Result<Stream, Error> {
         loop {
             if let Some(stream) = self.accept_until(None)? {
@@ -97,7 +123,7 @@ impl Listener {
         deadline: Option<netchannel_units::Timestamp>,
     ) -> Result<Option<Stream>, Error> {
         loop {
-            if let Some(seed) = self.backlog.pop() {
+            if let Some(seed) = self.backlog.pop()? {
                 return Ok(Some(Stream::new(Arc::clone(&self.keeper), seed)));
             }
             if self.keeper.wait(&*self.backlog, deadline)? == Waited::TimedOut {
@@ -113,7 +139,7 @@ impl Drop for Listener {
         lock(&inner.shared.listeners).remove(&self.address.port());
         inner.stop_listening(self.address);
         // Streams that nobody will accept are let go.
-        while let Some(seed) = self.backlog.pop() {
+        for seed in self.backlog.close() {
             drop(Stream::new(Arc::clone(&self.keeper), seed));
         }
     }

@@ -49,7 +49,8 @@ fn run(inner: &RuntimeInner) {
         inner.owner.driver_asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         engine.arm();
-        if !engine.poll(now()) {
+        // Who stops the runtime says so before it looks for sleepers.
+        if !engine.poll(now()) && !inner.is_stopping() {
             let timeout = engine.next_timeout().map(|at| at - now());
             drop(engine);
             // SAFETY: the completion queues live as long as the engine, and so as `inner`.

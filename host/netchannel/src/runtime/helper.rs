@@ -9,7 +9,7 @@
 //!      +---------------------------------> Parked -- that thread woke --> Ticking
 //! ```
 //! Watching, it has armed the completion events and sleeps on them: keepalives, credit and
-//! acknowledgements go on while the application computes.
+//! acknowledgements go on while the application computes. Parked, it serves the engine's timers.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::BorrowedFd;
@@ -21,6 +21,7 @@ use std::time::Duration;
 use netchannel_units::Timestamp;
 
 use crate::config::Poller;
+use crate::engine::Drive;
 use crate::error::Error;
 use crate::runtime::links::Links;
 use crate::runtime::owner::HelperMode;
@@ -82,8 +83,13 @@ impl Helper {
     fn run(mut self) {
         let mut links_timer = None;
         let mut links_ready = true;
-        while !self.inner.is_stopping() {
-            if self.inner.shared.helper_looks() {
+        loop {
+            // First look what is wanted, then whether to stop: who stops us asks after saying so.
+            let wanted = self.inner.shared.helper_looks();
+            if self.inner.is_stopping() {
+                break;
+            }
+            if wanted {
                 links_ready = true;
                 let commands = std::mem::take(&mut *lock(&self.inner.commands));
                 for command in commands {
@@ -98,6 +104,11 @@ impl Helper {
             links_ready = self.sleep([links_timer, engine_timer].into_iter().flatten().min());
         }
         self.links.say_goodbye(&self.inner);
+        for command in std::mem::take(&mut *lock(&self.inner.commands)) {
+            if let HelperCommand::Connect { reply, .. } = command {
+                reply.answer(Err(Error::Closed));
+            }
+        }
     }
 
     /// Sleeps; returns whether a control connection has something.
@@ -138,7 +149,7 @@ impl Helper {
             return None;
         }
         match inner.owner.helper_mode() {
-            HelperMode::Parked => None,
+            HelperMode::Parked => self.serve_timers(),
             HelperMode::Ticking => {
                 let polls = inner.shared.counters.polls.value();
                 if polls != self.last_polls || inner.owner.is_taken() {
@@ -152,7 +163,7 @@ impl Helper {
                         self.change(HelperMode::Ticking);
                         return Some(now() + TICK);
                     }
-                    return None;
+                    return self.serve_timers();
                 }
                 self.change(HelperMode::Watching);
                 self.watch()
@@ -163,6 +174,15 @@ impl Helper {
 
     fn change(&self, mode: HelperMode) {
         self.inner.owner.set_helper_mode(mode);
+    }
+
+    /// The sleeper knows the timers of when it fell asleep; who drove since then and went away may
+    /// have left earlier ones and acknowledgements that wait for company.
+    fn serve_timers(&mut self) -> Option<Timestamp> {
+        let Some(mut engine) = self.inner.owner.try_own() else { return Some(now() + TICK) };
+        let timer = rest(&mut *engine);
+        self.last_polls = self.inner.shared.counters.polls.value();
+        timer
     }
 
     /// One round as the driver: take what there is, arm, look again.
@@ -178,15 +198,20 @@ impl Helper {
             return Some(now() + TICK);
         }
         engine.drain_events();
-        engine.poll(now());
-        loop {
-            engine.settle(now());
-            engine.arm();
-            if !engine.poll(now()) {
-                break;
-            }
-        }
+        let timer = rest(&mut *engine);
         self.last_polls = inner.shared.counters.polls.value();
-        engine.next_timeout()
+        timer
+    }
+}
+
+/// Takes and sends everything, so that the next thing to happen is an event or the timer returned.
+fn rest(engine: &mut dyn Drive) -> Option<Timestamp> {
+    engine.poll(now());
+    loop {
+        engine.settle(now());
+        engine.arm();
+        if !engine.poll(now()) {
+            return engine.next_timeout();
+        }
     }
 }

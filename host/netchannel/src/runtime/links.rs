@@ -12,7 +12,7 @@ use netchannel_verbs::device::{DeviceAttributes, LinkLayer};
 use netchannel_verbs::{DeviceAttributes as Attributes, Endpoint};
 use netchannel_vns::streams::Role;
 use netchannel_wire::control::{
-    ChannelOffer, Configuration, Connection, ControlEvent, Reason, SessionId,
+    ChannelOffer, Configuration, Connection, ControlEvent, Reason, SessionId, State,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -108,7 +108,7 @@ pub(super) struct Links {
     listeners: Vec<TcpListener>,
     links: Vec<Link>,
     /// Sessions that this side dialled, by address.
-    sessions: HashMap<SocketAddr, u32>,
+    sessions: HashMap<SocketAddr, (u32, Arc<SessionShared>)>,
 }
 
 impl Links {
@@ -129,11 +129,16 @@ impl Links {
     }
 
     fn connect(&mut self, inner: &RuntimeInner, peer: SocketAddr, reply: Arc<ConnectReply>) {
-        if let Some(slot) = self.sessions.get(&peer) {
+        // One that has failed is about to end; the peer may be back already.
+        let session = self.sessions.get(&peer).filter(|(_, session)| session.failure().is_none());
+        if let Some((slot, _)) = session {
             reply.answer(Ok(*slot));
             return;
         }
-        if let Some(link) = self.links.iter_mut().find(|l| l.dialed && l.peer == peer) {
+        let dialing = |link: &&mut Link| {
+            link.dialed && link.peer == peer && !matches!(link.stage, Stage::Up { .. })
+        };
+        if let Some(link) = self.links.iter_mut().find(dialing) {
             link.replies.push(reply);
             return;
         }
@@ -154,16 +159,20 @@ impl Links {
             match self.links[index].run(inner) {
                 Ok(()) => {
                     let link = &self.links[index];
-                    if let Stage::Up { slot, .. } = &link.stage
+                    if let Stage::Up { slot, session } = &link.stage
                         && link.dialed
+                        && session.failure().is_none()
                     {
-                        self.sessions.insert(link.peer, *slot);
+                        self.sessions.insert(link.peer, (*slot, Arc::clone(session)));
                     }
                     index += 1;
                 }
                 Err(error) => {
                     let link = self.links.swap_remove(index);
-                    if link.dialed {
+                    if let Stage::Up { session, .. } = &link.stage
+                        && link.dialed
+                        && self.sessions.get(&link.peer).is_some_and(|s| Arc::ptr_eq(&s.1, session))
+                    {
                         self.sessions.remove(&link.peer);
                     }
                     link.end(inner, error);
@@ -337,7 +346,12 @@ impl Link {
         let outcome = self.events(inner);
         let written = self.write();
         outcome?;
-        written
+        written?;
+        if self.connection.state() == State::Closed {
+            // Refused by this side: the reason is on its way, nothing more is to be said.
+            return Err(self.fault(io::ErrorKind::ConnectionAborted, "refused"));
+        }
+        Ok(())
     }
 
     fn dialing(&mut self, deadline: Timestamp) -> Result<(), Error> {
@@ -574,9 +588,9 @@ impl Link {
     fn end(mut self, inner: &RuntimeInner, error: Error) {
         tracing::debug!(peer = %self.peer, %error, "control connection ended");
         self.drop_channels(inner);
-        if let Stage::Up { slot, .. } = self.stage {
+        if let Stage::Up { slot, session } = &self.stage {
             let error = error.clone();
-            inner.with_engine_quietly(|e| e.control().end_session(slot, error));
+            inner.with_engine_quietly(|e| e.control().end_session(*slot, session, error));
         }
         for reply in self.replies.drain(..) {
             reply.answer(Err(error.clone()));

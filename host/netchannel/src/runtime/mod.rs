@@ -150,9 +150,11 @@ impl Runtime {
         let socket = links::listen(address, &inner.device)?;
         let local =
             socket.local_addr().map_err(Error::system("asking for the listener's address"))?;
-        let backlog = Arc::new(Backlog::default());
+        let backlog = Backlog::new();
         lock(&inner.shared.listeners).insert(local.port(), Arc::clone(&backlog));
-        inner.command(HelperCommand::Listen(socket));
+        if !inner.command(HelperCommand::Listen(socket)) {
+            return Err(Error::Closed);
+        }
         Ok(Listener::new(Arc::clone(&self.keeper), local, backlog))
     }
 
@@ -163,7 +165,10 @@ impl Runtime {
     /// other errors if Channels cannot be made.
     pub fn connect(&self, peer: SocketAddr, options: &StreamOptions) -> Result<Stream, Error> {
         let reply = Arc::new(ConnectReply::default());
-        self.keeper.inner.command(HelperCommand::Connect { peer, reply: Arc::clone(&reply) });
+        let command = HelperCommand::Connect { peer, reply: Arc::clone(&reply) };
+        if !self.keeper.inner.command(command) {
+            return Err(Error::Closed);
+        }
         let slot = reply.wait()?;
         let seed = self
             .keeper
@@ -221,6 +226,12 @@ impl Keeper {
             // A thread that panicked has said so on standard error.
             let _ = thread.join();
         }
+        // Who waits to accept learns that nothing will come; what nobody accepted ends with the
+        // engine.
+        let listeners = std::mem::take(&mut *lock(&self.inner.shared.listeners));
+        for backlog in listeners.values() {
+            backlog.close();
+        }
         if lost > 0 {
             let source = std::io::Error::new(
                 std::io::ErrorKind::TimedOut,
@@ -245,9 +256,17 @@ impl RuntimeInner {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn command(&self, command: HelperCommand) {
-        lock(&self.commands).push(command);
+    /// Gives the helper thread something to do. False if the runtime was closed.
+    fn command(&self, command: HelperCommand) -> bool {
+        let mut commands = lock(&self.commands);
+        // Under the lock: what is pushed before the helper ends is answered by it.
+        if self.is_stopping() {
+            return false;
+        }
+        commands.push(command);
+        drop(commands);
         self.shared.ask_helper();
+        true
     }
 
     /// Runs `f` on the engine, waiting for whoever drives it now: for set-up.
@@ -256,6 +275,8 @@ impl RuntimeInner {
         let result = f(&mut *engine);
         engine.poll(now());
         self.let_go(engine);
+        // The dedicated poller sleeps by timers that it knew.
+        self.wake_driver();
         result
     }
 

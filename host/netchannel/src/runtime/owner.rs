@@ -119,16 +119,18 @@ impl Owner {
     }
 
     pub(super) fn helper_mode(&self) -> HelperMode {
-        match self.helper_mode.load(Ordering::Acquire) {
+        match self.helper_mode.load(Ordering::SeqCst) {
             1 => HelperMode::Watching,
             2 => HelperMode::Parked,
             _ => HelperMode::Ticking,
         }
     }
 
-    /// Changes what the helper does; returns what it did.
+    /// Changes what the helper does; returns what it did. Sequentially consistent, as `sleepers`
+    /// is: the helper parks and then counts sleepers, a sleeper wakes and then looks for a parked
+    /// helper; one of them sees the other.
     pub(super) fn set_helper_mode(&self, mode: HelperMode) -> HelperMode {
-        match self.helper_mode.swap(mode as u8, Ordering::AcqRel) {
+        match self.helper_mode.swap(mode as u8, Ordering::SeqCst) {
             1 => HelperMode::Watching,
             2 => HelperMode::Parked,
             _ => HelperMode::Ticking,
