@@ -2,7 +2,8 @@
 //!
 //! - [`items`]: what goes in and comes out.
 //! - `commands`: inputs from the application.
-//! - `network`: inputs from the peer: frames, confirmations, losses.
+//! - `network`: frames from the peer.
+//! - `fate`: what became of what was sent: confirmed, lost, refused.
 //! - `output`: frames and bytes to send, and what changed.
 //! - `queues`: streams that somebody should look at.
 
@@ -21,6 +22,7 @@ use crate::send::{SendHalf, SendState};
 use crate::stream::{Opening, Owed, Stream};
 
 mod commands;
+mod fate;
 pub mod items;
 mod network;
 mod output;

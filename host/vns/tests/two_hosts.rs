@@ -289,6 +289,66 @@ fn stalled_readers_stop_nobody() {
     }
 }
 
+/// Without memory they fall silent, and go on when there is some.
+#[test]
+fn refused_bytes_wait_for_memory() {
+    for seed in seeds(16) {
+        let shape = Shape { slabs_at_start: 0, max_slabs: 0, ..SHAPE };
+        let mut model = Model::new(seed, shape);
+        let ids: Vec<u32> = (0..20).map(|_| model.hosts[0].open(80)).collect();
+        for id in &ids {
+            model.hosts[0].write(*id, 50_000);
+        }
+        assert!(model.settle() < 400);
+        assert_eq!(model.settle(), 0);
+        if seed % 2 == 1 {
+            // The refusals may be on a Channel that dies.
+            for id in &ids {
+                model.hosts[0].write(*id, 1);
+            }
+            for _ in 0..30 {
+                model.step();
+            }
+            model.kill(0);
+            model.settle();
+        }
+        model.hosts[1].max_slabs = 1;
+        model.hosts[1].add_slab();
+        for _ in 0..1_000 {
+            model.settle();
+            ids.iter().for_each(|id| model.hosts[1].read(model.now, *id, u64::MAX));
+        }
+        assert!(ids.iter().all(|id| model.hosts[1].apps[id].read >= 50_000), "{}", stuck(&model));
+        wind_up(&mut model);
+    }
+}
+
+/// Refusals that were to go through a dead Channel are void.
+#[test]
+fn refusals_die_with_their_channel() {
+    for seed in seeds(16) {
+        let shape = Shape { slabs_at_start: 0, max_slabs: 0, ..SHAPE };
+        let mut model = Model::new(seed, shape);
+        let id = model.hosts[0].open(80);
+        model.settle();
+        model.hosts[0].write(id, 10_000);
+        for _ in 0..3 {
+            model.pump(0);
+        }
+        for channel in 0..model.channels.len() {
+            while model.deliver(channel, 0) {}
+        }
+        assert!(model.hosts[1].streams.owing() > 0, "nothing was refused");
+        while let Some(old) = model.channels.iter().position(|c| c.id.0 < shape.channels) {
+            model.kill(old);
+        }
+        assert_eq!(model.hosts[1].streams.owing(), 0);
+        model.hosts[1].max_slabs = 1;
+        model.hosts[1].add_slab();
+        wind_up(&mut model);
+    }
+}
+
 /// FIN overtakes the bytes; credit flows on.
 #[test]
 fn finished_at_once() {
