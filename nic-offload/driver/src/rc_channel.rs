@@ -17,6 +17,8 @@ use crate::group::GroupConfig;
 /// A message that took nothing but itself is signalled at least this often, so that the send queue
 /// drains; rarer than every message, because completions cost more than they tell.
 const SIGNAL_EVERY: u32 = 16;
+/// And as soon as this many bytes would go unreported: bytes outstanding decide what may follow.
+const SIGNAL_BYTES: u64 = 4_096;
 
 /// Where bulk bytes come from.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,7 @@ pub struct RcChannel<C: Context, T> {
     queued: u32,
     depth: u32,
     unsignaled: u32,
+    unsignaled_bytes: u64,
     /// Signalled messages without a completion.
     awaited: u32,
     completion_tag: u32,
@@ -96,6 +99,7 @@ impl<C: Context, T> RcChannel<C, T> {
             queued: 0,
             depth: config.send_depth,
             unsignaled: 0,
+            unsignaled_bytes: 0,
             awaited: 0,
             completion_tag,
         })
@@ -302,8 +306,16 @@ impl<C: Context, T> RcChannel<C, T> {
         let length = self.draft.finish(buffer, &header) as u32;
         let inline = length <= self.queue_pair.max_inline();
         let bulk = !self.writes.is_empty();
-        let signaled = bulk || !inline || self.unsignaled + 1 >= SIGNAL_EVERY;
-        self.unsignaled = if signaled { 0 } else { self.unsignaled + 1 };
+        self.unsignaled += 1;
+        self.unsignaled_bytes += u64::from(length);
+        let signaled = bulk
+            || !inline
+            || self.unsignaled >= SIGNAL_EVERY
+            || self.unsignaled_bytes >= SIGNAL_BYTES;
+        if signaled {
+            self.unsignaled = 0;
+            self.unsignaled_bytes = 0;
+        }
         let offset = u64::from(slot) * u64::from(self.slot_bytes);
         self.writes.push(SendRequest {
             id: u64::from(self.completion_tag) << 32 | u64::from(header.sequence),

@@ -19,7 +19,7 @@ use crate::region::{RegionId, Regions};
 use crate::shared::SessionShared;
 
 /// A send buffer whose bytes are all confirmed is taken back after this long.
-const IDLE_BUFFER: Duration = Duration::from_millis(10);
+const IDLE_BUFFER: Duration = Duration::from_millis(100);
 
 /// Bytes that an application lends for the time of a call.
 #[derive(Clone, Copy, Debug)]
