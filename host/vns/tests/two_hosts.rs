@@ -10,6 +10,9 @@ use netchannel_units::{Duration, StreamOffset};
 use netchannel_vns::receive::ReceiveState;
 use netchannel_wire::StreamId;
 
+/// Milliseconds after which a stream is certainly idle.
+const PAUSE: u64 = 1_000;
+
 /// What the applications of a run do.
 #[derive(Debug, Clone, Copy)]
 struct Load {
@@ -88,7 +91,7 @@ fn run(seed: u64, shape: Shape, load: Load) -> Model {
             model.kill(channel);
         }
         if model.random.once_in(512) {
-            model.now = model.now + Duration::from_millis(11);
+            model.now = model.now + Duration::from_millis(PAUSE);
         }
         if model.random.once_in(128) {
             for host in &model.hosts {
@@ -134,7 +137,7 @@ fn wind_up(model: &mut Model) {
     }
     // Idle streams hold no window, and say nothing.
     for _ in 0..4 {
-        model.now = model.now + Duration::from_millis(11);
+        model.now = model.now + Duration::from_millis(PAUSE);
         let messages = model.settle();
         let streams: usize = model.hosts.iter().map(|h| h.apps.len()).sum();
         assert!(messages <= 8 + 8 * streams as u64, "{messages} messages of idle streams");
@@ -178,7 +181,7 @@ fn wind_up(model: &mut Model) {
         assert_eq!(host.streams.owing(), 0);
     }
     for host in &mut model.hosts {
-        host.streams.on_timeout(model.now + Duration::from_millis(50));
+        host.streams.on_timeout(model.now + Duration::from_millis(PAUSE));
         assert_eq!(host.streams.next_timeout(), None);
         assert!(host.streams.poll_control().is_none());
     }
