@@ -11,7 +11,7 @@ use crate::stream::{Owed, Stream};
 
 /// An empty window is given back after this long without a byte: far above a data-centre round
 /// trip, so that a pause between two writes costs no new grant.
-pub(super) const IDLE_RELEASE: Duration = Duration::from_millis(10);
+pub(super) const IDLE_RELEASE: Duration = Duration::from_millis(100);
 
 /// REFUSEs and late RETURNs that wait to be sent, at most. Honest peers are far below: it takes
 /// so many frames in flight on Channels that carry nothing the other way.
