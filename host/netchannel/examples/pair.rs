@@ -1,20 +1,24 @@
 //! Two runtimes in one process: how fast one stream goes, and how long a small message takes.
-//! `cargo run --release -p netchannel --example pair -- [BYTES]`
+//! `cargo run --release -p netchannel --example pair -- [BYTES [DEVICE DEVICE LISTEN]]`, for
+//! instance `pair 100000000 rxe_1 rxe_2 10.0.0.1:0`.
 use std::io::{Read, Write};
 use std::time::Instant;
 
 use netchannel::{Config, Runtime, StreamOptions};
 
+const ROUNDS: u32 = 2_000;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let total = std::env::args().nth(1).map_or(Ok(1 << 30), |a| a.parse::<usize>())?;
-    let config = || Config { device: "soft".into(), ..Config::default() };
-    let (server, client) = (Runtime::start(config())?, Runtime::start(config())?);
-    let listener = server.listen("127.0.0.1:0".parse()?)?;
+    let argument = |n, default: &str| std::env::args().nth(n).unwrap_or(default.into());
+    let config = |n| Config { device: argument(n, "soft").as_str().into(), ..Config::default() };
+    let (server, client) = (Runtime::start(config(2))?, Runtime::start(config(3))?);
+    let listener = server.listen(argument(4, "127.0.0.1:0").parse()?)?;
     let address = listener.local_addr();
     let reader = std::thread::spawn(move || -> std::io::Result<usize> {
         let mut stream = listener.accept()?;
         let mut small = [0; 64];
-        for _ in 0..10_000 {
+        for _ in 0..ROUNDS {
             stream.read_exact(&mut small)?;
             stream.write_all(&small)?;
         }
@@ -30,11 +34,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut stream = client.connect(address, &StreamOptions::default())?;
     let mut small = [7; 64];
     let start = Instant::now();
-    for _ in 0..10_000 {
+    for _ in 0..ROUNDS {
         stream.write_all(&small)?;
         stream.read_exact(&mut small)?;
     }
-    println!("64 B half round trip: {:.0} ns", start.elapsed().as_nanos() as f64 / 20_000.0);
+    println!(
+        "64 B half round trip: {:.0} ns",
+        start.elapsed().as_nanos() as f64 / f64::from(2 * ROUNDS)
+    );
     let buffer = vec![7; 1 << 20];
     let start = Instant::now();
     let mut left = total;
