@@ -227,10 +227,16 @@ impl<C: Context> Session<C> {
             entry.in_idle_queue = false;
             let Some(half) = self.streams.send_half(id) else { continue };
             let Some(old) = entry.buffer else { continue };
+            if entry.borrow.is_some() || half.tail() != noted {
+                // In use since then.
+                entry.in_idle_queue = true;
+                self.idle_buffers.push_back((now + IDLE_BUFFER, id, half.tail()));
+                continue;
+            }
             let state = entry.cell.state();
-            // Bytes of which we have not heard yet may lie in it, and those on loan will.
+            // Bytes of which we have not heard yet may lie in it.
             let unseen = state.application.tail.load(Ordering::Acquire) > half.confirmed().get();
-            if unseen || entry.borrow.is_some() {
+            if unseen {
                 continue;
             }
             let taken = state.application.buffer_state.compare_exchange(
