@@ -348,6 +348,15 @@ impl SendHalf {
         self.settle();
     }
 
+    /// Whether the application has finished and every byte was sent.
+    pub fn is_all_sent(&self) -> bool {
+        match self.state {
+            SendState::Finishing => self.sent == self.tail && self.resend.is_empty(),
+            SendState::Finished => true,
+            SendState::Open | SendState::Reset => false,
+        }
+    }
+
     /// The peer does not read any more.
     pub fn on_stop(&mut self, code: u32) {
         self.stopped.get_or_insert(code);

@@ -80,9 +80,12 @@ impl Streams {
             }
             Frame::Stop { code, .. } => {
                 if let Some(stream) = known(&mut self.table, id) {
-                    stream.send.on_stop(code);
-                    self.queues.touch(id, stream);
-                    self.reset(id, code);
+                    // Both sides ended at the same time: there is nothing left to stop.
+                    if !stream.send.is_all_sent() {
+                        stream.send.on_stop(code);
+                        self.queues.touch(id, stream);
+                        self.reset(id, code);
+                    }
                 } else {
                     self.on_stray(id)?;
                 }
