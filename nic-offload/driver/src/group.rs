@@ -141,7 +141,7 @@ impl<C: Context, T> Group<C, T> {
             shared_receive_queue: Some(self.receives.queue()),
             send_capacity: self.config.send_depth,
             receive_capacity: 0,
-            inline_bytes: self.config.inline_bytes,
+            inline_bytes: self.config.inline_bytes.min(self.context.attributes().max_inline),
         };
         let queue_pair = self
             .context
