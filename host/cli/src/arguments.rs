@@ -32,16 +32,16 @@ fn after_help() -> String {
 #[command(name = "netchannel", version, after_help = after_help())]
 pub(crate) struct Cli {
     /// File with settings (TOML); arguments go before it
-    #[arg(long, global = true, value_name = "FILE.toml")]
+    #[arg(long, global = true, help_heading = "All commands", value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as netchannel=debug
     /// [default: warn]
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, help_heading = "All commands", value_name = "LEVEL")]
     pub(crate) log: Option<String>,
 
     /// Device: `soft` (the NIC in memory), an RDMA device's name, or `auto`, which prefers RDMA
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, global = true, help_heading = "All commands", value_name = "NAME")]
     pub(crate) device: Option<String>,
 
     #[command(subcommand)]
@@ -220,7 +220,6 @@ pub(crate) enum PerfTool {
 /// A stack to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Peer {
-    /// The kernel's TCP: cubic, 1 MiB buffers, best write size; busy polling with --idle spin
     Tcp,
 }
 
@@ -258,7 +257,8 @@ pub(crate) struct MeasureArgs {
     #[arg(long, value_parser = class)]
     pub(crate) class: Option<Class>,
 
-    /// Compare with another stack as well
+    /// Compare with the kernel's TCP as well: cubic, 1 MiB buffers, its best write size, and busy
+    /// polling for latency with --idle spin
     #[arg(long, value_name = "STACK")]
     pub(crate) vs: Option<Peer>,
 

@@ -7,7 +7,7 @@ use netchannel::{Config, Error as StackError, Listener, Runtime, Stats, Stream, 
 
 use crate::error::{Error, Result};
 use crate::spec::EngineSettings;
-use crate::transport::{ACCEPT_TIMEOUT, ChannelBytes, Connection, Counters, Transport};
+use crate::transport::{ACCEPT_TIMEOUT, ChannelBytes, Connection, Counters, Transport, drain};
 
 /// One side of a run over NetChannel: a runtime of its own, so that no run sees another's
 /// sessions.
@@ -116,7 +116,11 @@ impl Connection for Stream {
         Ok(())
     }
 
-    fn close(self: Box<Self>) -> io::Result<()> {
+    /// Reads to the end first: a stream that is closed with its peer's end unread tells the peer
+    /// that it reads no more, which would be an error over there.
+    fn close(mut self: Box<Self>) -> io::Result<()> {
+        Stream::finish(&mut self);
+        drain(&mut *self)?;
         Stream::close(*self).map_err(StackError::into)
     }
 }

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::error::{Context, Error, Result};
 use crate::limit::Backoff;
 use crate::spec::TcpSettings;
-use crate::transport::{ACCEPT_TIMEOUT, Connection, Counters, Transport};
+use crate::transport::{ACCEPT_TIMEOUT, Connection, Counters, Transport, drain};
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -165,11 +165,4 @@ impl Connection for Spinning {
         let _ = self.stream.shutdown(Shutdown::Write);
         drain(&mut *self)
     }
-}
-
-/// Reads up to the end of the stream.
-fn drain(stream: &mut impl Read) -> io::Result<()> {
-    let mut rest = [0; 4096];
-    while stream.read(&mut rest)? > 0 {}
-    Ok(())
 }

@@ -39,6 +39,13 @@ pub trait Transport {
     fn close(self: Box<Self>) -> Result<()>;
 }
 
+/// Reads a stream to its end.
+pub(crate) fn drain(stream: &mut impl Read) -> io::Result<()> {
+    let mut rest = [0; 4096];
+    while stream.read(&mut rest)? > 0 {}
+    Ok(())
+}
+
 /// What a stack counted in one run, on one side.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {

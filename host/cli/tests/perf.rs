@@ -1,0 +1,161 @@
+//! `perf` and `demo`: the form of their results.
+
+mod common;
+
+use std::fs;
+
+use common::run;
+use serde_json::Value;
+
+/// Runs a measurement; its report.
+fn perf(arguments: &[&str]) -> Value {
+    let common = ["--local", "--json", "--device", "soft"];
+    let (code, output, errors) = run(&[&["perf"], arguments, &common].concat());
+    assert_eq!(code, 0, "{arguments:?}: {errors}");
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error} in {output}"))
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The form that every report has.
+fn check(report: &Value, tool: &str, tcp: bool, rounds: usize) {
+    let mut expected = vec![
+        "tool",
+        "device",
+        "reason",
+        "size",
+        "streams",
+        "channels",
+        "class",
+        "policy",
+        "congestion",
+        "poller",
+        "idle",
+        "window",
+        "copies",
+        "netchannel",
+        "limit",
+        "limit_ratio",
+        "bytes",
+        "per_channel",
+        "copied_bytes",
+        "placed_out_of_order",
+        "wakeups",
+        "rounds",
+    ];
+    let mut stacks = vec!["netchannel", "limit"];
+    if tcp {
+        expected.extend(["tcp", "ratio", "tcp_write_size"]);
+        stacks.push("tcp");
+    }
+    expected.sort_unstable();
+    let mut found = keys(report);
+    found.sort_unstable();
+    assert_eq!(found, expected);
+
+    assert_eq!(report["tool"], tool);
+    let figures: &[&str] = if tool == "bw" { &["gbps"] } else { &["p50_us", "p999_us", "p99_us"] };
+    let positive = |figure: &Value| {
+        assert_eq!(keys(figure), figures);
+        assert!(figures.iter().all(|name| figure[name].as_f64().unwrap() > 0.0), "{figure}");
+    };
+    let ratios: &[&str] = if tcp { &["ratio", "limit_ratio"] } else { &["limit_ratio"] };
+    stacks.iter().chain(ratios).for_each(|stack| positive(&report[stack]));
+    assert_eq!(report["rounds"].as_array().unwrap().len(), rounds);
+    for round in report["rounds"].as_array().unwrap() {
+        assert_eq!(keys(round).len(), stacks.len());
+        stacks.iter().for_each(|stack| positive(&round[stack]));
+    }
+
+    let channels = report["per_channel"].as_array().unwrap();
+    assert_eq!(channels.len() as u64, report["channels"].as_u64().unwrap());
+    let number = |value: &Value, name: &str| value[name].as_u64().unwrap();
+    let sum: u64 = channels.iter().map(|channel| number(channel, "bytes")).sum();
+    assert_eq!(sum, number(report, "bytes"), "{report}");
+    for channel in channels {
+        assert_eq!(keys(channel), ["bytes", "channel", "messages", "wire_bytes"]);
+        assert!(number(channel, "wire_bytes") >= number(channel, "bytes"), "{channel}");
+    }
+    assert!((1..=3).contains(&number(report, "copies")));
+}
+
+#[test]
+fn bandwidth_has_one_form() {
+    let report = perf(&["bw", "-n", "64", "--size", "256KiB", "--verify"]);
+    check(&report, "bw", false, 1);
+    assert_eq!(report["bytes"], 64 * 256 * 1024);
+    assert_eq!((report["size"].as_u64(), report["channels"].as_u64()), (Some(256 << 10), Some(4)));
+}
+
+#[test]
+fn bandwidth_beside_tcp_in_rounds() {
+    let report = perf(&[
+        "bw",
+        "-D",
+        "0.05",
+        "--vs",
+        "tcp",
+        "--rounds",
+        "3",
+        "--streams",
+        "2",
+        "--channels",
+        "6",
+    ]);
+    check(&report, "bw", true, 3);
+    assert_eq!(report["streams"], 2);
+}
+
+#[test]
+fn latency_has_one_form() {
+    let report = perf(&["lat", "-n", "200"]);
+    check(&report, "lat", false, 1);
+    assert_eq!((report["size"].as_u64(), report["idle"].as_str()), (Some(64), Some("spin")));
+}
+
+#[test]
+fn latency_beside_tcp_with_sleep() {
+    let report = perf(&["lat", "-n", "200", "--vs", "tcp", "--rounds", "2", "--idle", "sleep"]);
+    check(&report, "lat", true, 2);
+    assert_eq!(report["idle"], "sleep");
+}
+
+#[test]
+fn a_dedicated_poller() {
+    for tool in ["bw", "lat"] {
+        let report = perf(&[tool, "-D", "0.05", "--poller", "dedicated", "--idle", "sleep"]);
+        check(&report, tool, false, 1);
+        assert_eq!(report["poller"], "dedicated");
+    }
+}
+
+#[test]
+fn people_get_a_table() {
+    let arguments =
+        ["perf", "bw", "--local", "--device", "soft", "-D", "0.05", "--vs", "tcp", "--rounds", "1"];
+    let (code, output, errors) = run(&arguments);
+    assert_eq!(code, 0, "{errors}");
+    for word in ["#bytes", "Gb/sec", "NetChannel", "kernel TCP", "limit", "Channel", "100.0 %"] {
+        assert!(output.contains(word), "{word} in {output}");
+    }
+}
+
+#[test]
+fn the_demo_moves_a_file_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input.bin");
+    fs::write(&input, vec![7; 5_000_000]).unwrap();
+    let output = common::netchannel(&["demo", "--quick", "--device", "soft", "--input"])
+        .arg(&input)
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    let (code, output, errors) = common::outcome(&output);
+    assert_eq!(code, 0, "{errors}");
+    for word in ["5000000 bytes", "4 Channels", "equal (BLAKE3", "100.0 %"] {
+        assert!(output.contains(word), "{word} in {output}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "temporary files are gone");
+}
