@@ -155,6 +155,7 @@ impl<C: Context> Drive for Engine<C> {
     }
 
     fn settle(&mut self, now: Timestamp) {
+        self.drop_closed_ports();
         for slot in 0..self.sessions.len() {
             self.acknowledge(now, slot as u32, true);
             if let Some(session) = &mut self.sessions[slot] {

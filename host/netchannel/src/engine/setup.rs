@@ -267,7 +267,7 @@ impl<C: Context> Engine<C> {
     }
 
     /// Ports of threads that are gone. Their last doorbells may not have been heard yet.
-    fn drop_closed_ports(&mut self) {
+    pub(super) fn drop_closed_ports(&mut self) {
         let mut index = 0;
         while let Some(port) = self.ports.get(index) {
             if !port.is_closed() {
