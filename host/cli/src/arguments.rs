@@ -113,8 +113,11 @@ Examples:
 The bytes are in FILE.partial until their checksum has been compared; there they stay if the
 stream breaks (exit code 5).")]
 pub(crate) struct RecvArgs {
-    /// Where to listen: host:port or [v6]:port; port 0 takes a free one and says which
-    #[arg(long, value_name = "ADDR")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help = "Where to listen: host:port or [v6]:port; port 0 takes a free one and says which"
+    )]
     pub(crate) listen: Address,
 
     /// Where to write; - is standard output
@@ -146,8 +149,7 @@ pub(crate) struct SendArgs {
     /// What to send; - is standard input
     pub(crate) file: PathBuf,
 
-    /// Where `netchannel recv` listens: host:port or [v6]:port
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", help = "Where `netchannel recv` listens: host:port or [v6]:port")]
     pub(crate) address: Address,
 
     /// Class of the stream: throughput or latency

@@ -1,6 +1,6 @@
 //! How a file travels over one stream.
 //!
-//! - [`format`]: what is on the stream. [`blocks`]: buffers that go round between two threads.
+//! - [`mod@format`]: what is on the stream. [`blocks`]: buffers that go round between two threads.
 //! - [`sender`], [`receiver`]: the two sides, over anything that reads and writes.
 //! - [`destination`]: where the receiver's bytes go, and what they are called until they are whole.
 

@@ -1,7 +1,7 @@
 //! What two processes of this machine can do without any stack.
 //!
-//! - [`segment`]: memory that two processes share.
-//! - [`backoff`]: spinning that lets others run in the end.
+//! - `segment`: memory that two processes share.
+//! - `backoff`: spinning that lets others run in the end.
 //! - [`pipeline`]: a bare copy pipeline, the limit of bandwidth.
 //! - [`core_to_core`]: a cache line back and forth, the limit of latency.
 
