@@ -480,10 +480,17 @@ impl ReceiveHalf {
     fn tell(&mut self) -> Result<(), Error> {
         let window = &self.shared.engine().windows[(self.generation & 1) as usize];
         let quarter = (1u64 << window.log2.load(Relaxed)) / 4;
-        let all = self.consumed == self.readable();
-        if self.consumed - self.told >= quarter || (all && self.consumed > self.told) {
+        if self.consumed - self.told >= quarter {
             self.told = self.consumed;
-            self.shared.ring(What::Consumed)?;
+            return self.shared.ring(What::Consumed);
+        }
+        if self.consumed > self.told && self.consumed == self.readable() {
+            // The peer has credit left, so there is no hurry: the next pass takes it along.
+            self.told = self.consumed;
+            let doorbell = Doorbell { stream: self.shared.seed.key, what: What::Consumed };
+            if !self.shared.keeper.with_port(|port| port.ring(doorbell))? {
+                return self.shared.ring(What::Consumed);
+            }
         }
         Ok(())
     }

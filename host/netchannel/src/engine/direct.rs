@@ -14,7 +14,7 @@ use crate::engine::session::Borrow;
 use crate::engine::{Drive, Engine, StreamKey};
 
 /// Speed of a copy in the cache, for weighing it against a short wait: bytes per microsecond.
-const COPY_BYTES_PER_MICRO: u64 = 20_000;
+const COPY_BYTES_PER_MICRO: u64 = 80_000;
 /// The wait is worth it for more than this only.
 const MIN_WAIT_BYTES: u64 = 8_192;
 /// Send buffers begin with at least this.
@@ -52,6 +52,7 @@ impl<C: Context> Engine<C> {
         entry.borrow = Some(Borrow { address: bytes, start, end });
 
         let mut last_progress = clock();
+        let mut now = last_progress;
         let mut last_confirmed = start;
         loop {
             let Some(Some(session)) = self.sessions.get_mut(slot) else { break };
@@ -67,7 +68,6 @@ impl<C: Context> Engine<C> {
                     break;
                 }
             }
-            let now = clock();
             let moved = self.poll(now);
             let Some(Some(session)) = self.sessions.get(slot) else { break };
             let Some(half) = session.streams.send_half(id) else { break };
@@ -76,14 +76,16 @@ impl<C: Context> Engine<C> {
             }
             let progress = half.confirmed() > last_confirmed || (moved && half.sent() < end);
             last_confirmed = half.confirmed();
+            let unconfirmed = end.saturating_since(half.confirmed().max(start));
+            if half.sent() >= end && unconfirmed < MIN_WAIT_BYTES {
+                break;
+            }
+            now = clock();
             if progress {
                 last_progress = now;
             }
-            let unconfirmed = end.saturating_since(half.confirmed().max(start));
             let patience = if half.sent() < end {
                 PATIENCE
-            } else if unconfirmed < MIN_WAIT_BYTES {
-                Duration::ZERO
             } else {
                 // All is sent; wait for the confirmation no longer than keeping a copy would take.
                 Duration::from_nanos(unconfirmed * 1_000 / COPY_BYTES_PER_MICRO)

@@ -166,7 +166,7 @@ impl<C: Context> Engine<C> {
         let default = SchedulerConfig::default();
         let chunk = match self.config.chunk {
             // In the cache of the core that copies, and of the one that reads meanwhile.
-            0 if direct => 64 << 10,
+            0 if direct => 128 << 10,
             0 => 256 << 10,
             bytes => bytes as u64,
         };
