@@ -163,14 +163,22 @@ impl<C: Context> Engine<C> {
 
     fn scheduler_config(&self) -> SchedulerConfig {
         let direct = self.context.attributes().moves_bytes_while_posting();
-        let default = SchedulerConfig::default();
         let chunk = match self.config.chunk {
             // In the cache of the core that copies, and of the one that reads meanwhile.
             0 if direct => 128 << 10,
             0 => 256 << 10,
             bytes => bytes as u64,
         };
-        SchedulerConfig { policy: self.config.policy, chunk, ..default }
+        SchedulerConfig {
+            policy: self.config.policy,
+            chunk,
+            // A peer that loses its processor for a time slice makes a Channel look slow; work for
+            // a millisecond keeps the others going until it is measured again.
+            target_delay: Some(Duration::from_millis(1)),
+            // Packets per byte stay near those of plain WRITEs however slow a Channel looks.
+            min_chunk: if direct { chunk / 2 } else { chunk },
+            ..SchedulerConfig::default()
+        }
     }
 
     /// Ends every session: the device or a queue of the group broke.
