@@ -119,6 +119,8 @@ pub(crate) trait Drive: Send {
 
 impl<C: Context> Drive for Engine<C> {
     fn poll(&mut self, now: Timestamp) -> bool {
+        // Who waited for its turn brings an old time along; it never runs backwards here.
+        let now = now.max(self.last_poll);
         if now - self.last_poll > POLL_GAP {
             self.on_poll_gap();
         }
@@ -155,6 +157,7 @@ impl<C: Context> Drive for Engine<C> {
     }
 
     fn settle(&mut self, now: Timestamp) {
+        let now = now.max(self.last_poll);
         self.drop_closed_ports();
         for slot in 0..self.sessions.len() {
             self.acknowledge(now, slot as u32, true);
