@@ -320,7 +320,7 @@ impl SendHalf {
         let claimed =
             application.buffer_state.compare_exchange(buffer::IDLE, buffer::BUSY, AcqRel, Relaxed);
         let window = self.shared.keeper.inner.config.window;
-        let wanted = bytes.len().clamp(4_096, window) as u32;
+        let wanted = crate::engine::buffers::wanted(bytes.len(), window) as u32;
         application.buffer_wanted.store(wanted, Relaxed);
         if claimed.is_err() {
             // No buffer yet: the engine gives one when it looks.

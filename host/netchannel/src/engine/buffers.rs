@@ -15,6 +15,12 @@ use netchannel_vns::{Lease, SlabId, WindowPool};
 use crate::error::Error;
 use crate::region::{RegionId, Regions, place};
 
+/// Bytes of send buffer for an application that writes `len` bytes at a time: room for the next
+/// writes while the first are on their way, a page for small ones.
+pub(crate) fn wanted(len: usize, window: usize) -> u64 {
+    (len.saturating_mul(4)).clamp(4_096, window) as u64
+}
+
 /// A send buffer of one stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendBuffer {

@@ -17,8 +17,6 @@ use crate::engine::{Drive, Engine, StreamKey};
 const COPY_BYTES_PER_MICRO: u64 = 80_000;
 /// The wait is worth it for more than this only.
 const MIN_WAIT_BYTES: u64 = 8_192;
-/// Send buffers begin with at least this.
-const MIN_BUFFER: u64 = 4_096;
 /// Without any progress for this long the call ends and the application waits its own way.
 const PATIENCE: Duration = Duration::from_micros(5);
 
@@ -42,7 +40,7 @@ impl<C: Context> Engine<C> {
         let session = self.sessions.get_mut(slot)?.as_mut()?;
         // Bytes that went through the send buffer may not have been heard of.
         session.on_written(id, &mut self.buffers);
-        let wanted = (len as u64).clamp(MIN_BUFFER, self.config.window as u64);
+        let wanted = super::buffers::wanted(len, self.config.window);
         session.supply_buffer(id, wanted, &mut self.buffers);
         session.attention = true;
         let entry = session.table.get_mut(&id.0)?;
@@ -54,8 +52,7 @@ impl<C: Context> Engine<C> {
         let mut last_progress = clock();
         let mut now = last_progress;
         let mut last_confirmed = start;
-        loop {
-            let Some(Some(session)) = self.sessions.get_mut(slot) else { break };
+        while let Some(Some(session)) = self.sessions.get_mut(slot) {
             let Some(half) = session.streams.send_half(id) else { break };
             let confirmed = half.confirmed();
             let tail = end.min(confirmed + capacity);

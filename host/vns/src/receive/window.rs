@@ -136,6 +136,19 @@ impl ReceiveHalf {
         self.make_room(next, limits, pool)
     }
 
+    /// What the peer could have in flight if it had more credit: four windows' worth if it has used
+    /// up half of the one that it was granted, else nothing.
+    pub(crate) fn pressure(&self) -> u64 {
+        match self.current {
+            Some(window) if window.grant.is_some() => {
+                let size = window.lease.size();
+                let left = self.limit.saturating_since(self.received);
+                if left <= size / 2 { size * 4 } else { 0 }
+            }
+            _ => 0,
+        }
+    }
+
     /// Leases a larger window that the peer may WRITE into, if `backlog` bytes that wait at the
     /// peer are worth one.
     ///

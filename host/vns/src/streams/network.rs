@@ -210,9 +210,11 @@ impl Streams {
         let limits = self.limits();
         let Some(stream) = self.table.get_mut(&id.0) else { return };
         let mut owed = Owed::NONE;
-        if u64::from(backlog) > self.config.eager_chunk {
+        // Writers of small pieces never show a backlog, but their credit runs out.
+        let backlog = u64::from(backlog).max(stream.receive.pressure());
+        if backlog > self.config.eager_chunk {
             let grant = GrantId(self.next_grant);
-            let upgrade = stream.receive.upgrade(u64::from(backlog), grant, limits, &mut self.pool);
+            let upgrade = stream.receive.upgrade(backlog, grant, limits, &mut self.pool);
             if matches!(upgrade, Upgrade::Granted | Upgrade::Short) {
                 self.next_grant = self.next_grant.wrapping_add(1);
                 owed |= Owed::WINDOW;
