@@ -59,30 +59,16 @@ impl Shared {
             return Ok(());
         }
         while !self.keeper.with_port(|port| port.ring(doorbell))? {
-            self.drive_or_yield();
+            // Full: somebody has to take what is in it.
+            inner.wake_driver();
+            inner.with_engine(|_| ());
         }
         match inner.config.poller {
             Poller::Dedicated => inner.wake_driver(),
-            // Whoever drives may have looked at our port already: see to it ourselves.
-            Poller::Inline => while !self.drive_or_yield() {},
+            // Whoever drives takes it in its next pass; if this one was its last, it is ours.
+            Poller::Inline => inner.with_engine(|_| ()),
         }
         Ok(())
-    }
-
-    /// One pass, if nobody else drives. True if so.
-    fn drive_or_yield(&self) -> bool {
-        let inner = &self.keeper.inner;
-        match inner.owner.try_own() {
-            Some(mut engine) => {
-                engine.poll(now());
-                inner.let_go(engine);
-                true
-            }
-            None => {
-                std::thread::yield_now();
-                inner.config.poller == Poller::Dedicated
-            }
-        }
     }
 
     fn info(&self) -> StreamInfo {
@@ -523,8 +509,17 @@ impl ReceiveHalf {
         let mut done = 0;
         while done < out.len() && self.readable() > self.consumed {
             let slice = (out.len() - done).min(READ_SLICE);
-            done += self.copy_out(&mut out[done..done + slice])?;
+            let copied = self.copy_out(&mut out[done..done + slice])?;
+            done += copied;
             self.tell()?;
+            if copied == READ_SLICE && self.shared.keeper.inner.config.poller == Poller::Inline {
+                // The peer's writer waits for confirmations while we copy.
+                let inner = &self.shared.keeper.inner;
+                if let Some(mut engine) = inner.owner.try_own() {
+                    engine.poll(now());
+                    inner.let_go(engine);
+                }
+            }
         }
         if done > 0 || out.is_empty() {
             return Ok(Some(done));
