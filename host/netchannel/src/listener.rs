@@ -60,7 +60,7 @@ impl Backlog {
     ///
     /// # Errors
     /// [`Error::Closed`] if there will be none.
-    fn pop(&self) -> Result<Option<StreamSeed>, Error> {
+    pub(crate) fn pop(&self) -> Result<Option<StreamSeed>, Error> {
         lock(&self.streams).as_mut().map(VecDeque::pop_front).ok_or(Error::Closed)
     }
 }

@@ -17,6 +17,8 @@ mod publish;
 mod receive;
 pub(crate) mod session;
 pub(crate) mod setup;
+#[cfg(test)]
+mod tests;
 mod transmit;
 
 use std::os::fd::RawFd;

@@ -1,0 +1,225 @@
+//! Two hosts in virtual time: the real engine over the NIC in memory with link models, in one
+//! thread, with a clock that only the test moves. A seed reproduces a run.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use netchannel_driver::ChannelKey;
+use netchannel_units::{Bandwidth, Class, Timestamp};
+use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
+use netchannel_vns::streams::Role;
+
+use crate::config::Config;
+use crate::engine::setup::{EAGER_CREDIT, EngineControl, SessionTerms, SlabMaker};
+use crate::engine::{Drive, Engine};
+use crate::listener::Backlog;
+use crate::port::{Doorbell, What};
+use crate::shared::{SessionShared, Shared, StreamSeed, lock};
+
+const SERVICE: u16 = 7;
+const CHANNELS: u16 = 4;
+/// Time between two polls of a host.
+const STEP: u64 = 500;
+
+struct Host {
+    engine: Engine<Context>,
+    shared: Arc<Shared>,
+    context: Context,
+}
+
+struct World {
+    clock: Arc<AtomicU64>,
+    hosts: [Host; 2],
+    /// A digest of everything that the hosts could see at each step.
+    trace: u64,
+}
+
+impl Host {
+    fn new(clock: &Arc<AtomicU64>, seed: u64, link: LinkModel) -> Self {
+        let options = SoftOptions {
+            seed,
+            links: vec![link; usize::from(CHANNELS)],
+            clock: Clock::Virtual(Arc::clone(clock)),
+            ..SoftOptions::default()
+        };
+        let context = Context::open(options).unwrap();
+        let shared = Arc::new(Shared::new().unwrap());
+        let engine = Engine::new(context.clone(), Config::default(), Arc::clone(&shared)).unwrap();
+        Self { engine, shared, context }
+    }
+
+    fn start_session(
+        &mut self,
+        role: Role,
+        ours: &[ChannelKey],
+        theirs: &[netchannel_verbs::Endpoint],
+    ) {
+        let pairs: Vec<_> = ours.iter().copied().zip(theirs.iter().cloned()).collect();
+        self.engine.connect_channels(&pairs, 64).unwrap();
+        let peer: SocketAddr = "192.0.2.1:1".parse().unwrap();
+        let terms = SessionTerms {
+            role,
+            peer_slots: 64,
+            peer_slot_bytes: 8_192,
+            peer_eager_credit: EAGER_CREDIT,
+        };
+        let session = SessionShared::new(peer, CHANNELS);
+        let slot = self.engine.add_session(session, terms, ours.to_vec());
+        let slab = self.context.make(&self.shared.regions).unwrap();
+        self.engine.add_slab(slot, slab);
+    }
+}
+
+impl World {
+    /// Two hosts with a session; host 1 listens.
+    fn new(seed: u64, link: LinkModel) -> Self {
+        let clock = Arc::new(AtomicU64::new(1_000));
+        let mut hosts = [Host::new(&clock, seed, link), Host::new(&clock, seed + 1, link)];
+        let made = hosts.each_mut().map(|h| h.engine.make_channels(CHANNELS, 64).unwrap());
+        let [(keys_0, ends_0), (keys_1, ends_1)] =
+            made.map(|made| made.into_iter().unzip::<_, _, Vec<_>, Vec<_>>());
+        hosts[0].start_session(Role::Client, &keys_0, &ends_1);
+        hosts[1].start_session(Role::Server, &keys_1, &ends_0);
+        lock(&hosts[1].shared.listeners).insert(SERVICE, Backlog::new());
+        Self { clock, hosts, trace: 0 }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.clock.load(Ordering::Relaxed))
+    }
+
+    fn step(&mut self) {
+        self.clock.fetch_add(STEP, Ordering::Relaxed);
+        let now = self.now();
+        for host in &mut self.hosts {
+            host.engine.poll(now);
+            // What the helper thread would do.
+            let wanted = std::mem::take(&mut *lock(&host.shared.slab_demand));
+            for slot in wanted {
+                let slab = host.context.make(&host.shared.regions).unwrap();
+                host.engine.add_slab(slot, slab);
+            }
+            for report in host.engine.channels() {
+                for value in [
+                    report.payload.confirmed,
+                    report.payload.received,
+                    report.stats.messages_posted,
+                ] {
+                    self.trace = (self.trace ^ value).wrapping_mul(0x100_0000_01B3).rotate_left(7);
+                }
+            }
+        }
+    }
+
+    /// Opens a stream from host 0 to host 1; returns both ends.
+    fn open(&mut self) -> (StreamSeed, StreamSeed) {
+        let ours = self.hosts[0].engine.open_stream(0, SERVICE, Class::Throughput).unwrap();
+        let backlog = Arc::clone(&lock(&self.hosts[1].shared.listeners)[&SERVICE]);
+        for _ in 0..10_000 {
+            self.step();
+            if let Some(theirs) = backlog.pop().unwrap() {
+                return (ours, theirs);
+            }
+        }
+        panic!("the stream was not opened");
+    }
+
+    fn write(&mut self, stream: &StreamSeed, bytes: &[u8]) -> usize {
+        let clock = Arc::clone(&self.clock);
+        let read = || Timestamp::from_nanos(clock.fetch_add(100, Ordering::Relaxed));
+        let engine = &mut self.hosts[0].engine;
+        // SAFETY: the slice is valid during the call.
+        unsafe { engine.write_direct(&read, stream.key, bytes.as_ptr(), bytes.len()) }.unwrap()
+    }
+
+    /// Reads at host 1 what there is, byte by byte as an application finds it in the windows.
+    fn read(&mut self, stream: &StreamSeed, consumed: &mut u64, mut check: impl FnMut(u64, u8)) {
+        let state = stream.cell.state();
+        let readable = state.engine.readable.load(Acquire);
+        let newest = state.engine.generation.load(Acquire);
+        if readable == *consumed {
+            return;
+        }
+        for offset in *consumed..readable {
+            let slot = |generation: u32| &state.engine.windows[(generation & 1) as usize];
+            let generation =
+                if offset >= slot(newest).from.load(Relaxed) { newest } else { newest - 1 };
+            let window = slot(generation);
+            let base = self.hosts[1].shared.regions.resolve(window.place.load(Relaxed)).unwrap();
+            let at = offset & ((1 << window.log2.load(Relaxed)) - 1);
+            // SAFETY: `at` is inside of the window, which is mapped while the stream has bytes.
+            check(offset, unsafe { base.as_ptr().add(at as usize).read_volatile() });
+        }
+        *consumed = readable;
+        state.application.consumed.store(readable, Release);
+        self.hosts[1].engine.doorbell(Doorbell { stream: stream.key, what: What::Consumed });
+    }
+}
+
+fn pattern(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+}
+
+struct Run {
+    trace: u64,
+    elapsed: Duration,
+    out_of_order: u64,
+}
+
+/// Moves `total` bytes from host 0 to host 1.
+fn transfer(seed: u64, link: LinkModel, total: u64) -> Run {
+    let mut world = World::new(seed, link);
+    let (ours, theirs) = world.open();
+    let bytes: Vec<u8> = (0..total).map(pattern).collect();
+    let start = world.now();
+    let (mut written, mut consumed) = (0, 0);
+    let limit = start + Duration::from_secs(20);
+    while consumed < total {
+        assert!(world.now() < limit, "stuck at {consumed} of {total}");
+        if written < bytes.len() {
+            let end = bytes.len().min(written + (1 << 20));
+            written += world.write(&ours, &bytes[written..end]);
+        }
+        world.step();
+        world.read(&theirs, &mut consumed, |offset, byte| {
+            assert_eq!(byte, pattern(offset), "byte {offset}");
+        });
+    }
+    Run {
+        trace: world.trace,
+        elapsed: world.now() - start,
+        out_of_order: world.hosts[1].shared.counters.placed_out_of_order.value(),
+    }
+}
+
+fn fabric() -> LinkModel {
+    LinkModel {
+        rate: Bandwidth::from_gbps(25),
+        delay: Duration::from_micros(2),
+        ..LinkModel::default()
+    }
+}
+
+#[test]
+fn one_stream_fills_four_links() {
+    let total = 16 << 20;
+    let run = transfer(1, fabric(), total);
+    let rate = Bandwidth::from_transfer(total, run.elapsed);
+    println!(
+        "virtual time: one stream over 4 x 25 Gb/s: {rate}, {} out of order",
+        run.out_of_order
+    );
+    assert!(rate > Bandwidth::from_gbps(70), "{rate} of 100 Gb/s");
+}
+
+#[test]
+fn a_seed_reproduces_a_run() {
+    let lossy = LinkModel { loss: 0.02, reorder: 0.05, ..fabric() };
+    let runs = [7, 7, 8].map(|seed| transfer(seed, lossy, 2 << 20));
+    assert_eq!(runs[0].trace, runs[1].trace, "the same seed");
+    assert_eq!(runs[0].elapsed, runs[1].elapsed);
+    assert_ne!(runs[0].trace, runs[2].trace, "another seed");
+}
