@@ -71,8 +71,26 @@ pub(crate) struct Keeper {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// A thread's port of one runtime.
+struct ThreadPort {
+    runtime: u64,
+    inner: Weak<RuntimeInner>,
+    /// There until it is dropped.
+    port: Option<Port>,
+}
+
+impl Drop for ThreadPort {
+    fn drop(&mut self) {
+        drop(self.port.take());
+        // The engine frees its end before it sleeps again.
+        if let Some(inner) = self.inner.upgrade() {
+            inner.wake_driver();
+        }
+    }
+}
+
 thread_local! {
-    static PORTS: RefCell<Vec<(u64, Weak<Keeper>, Port)>> = const { RefCell::new(Vec::new()) };
+    static PORTS: RefCell<Vec<ThreadPort>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An open device with its engine: from here come streams and listeners.
@@ -200,15 +218,17 @@ impl Keeper {
         f: impl FnOnce(&mut Port) -> R,
     ) -> Result<R, Error> {
         PORTS.with_borrow_mut(|ports| {
-            if let Some((_, _, port)) = ports.iter_mut().find(|(id, _, _)| *id == self.id) {
+            let known = ports.iter_mut().find(|known| known.runtime == self.id);
+            if let Some(port) = known.and_then(|known| known.port.as_mut()) {
                 return Ok(f(port));
             }
-            ports.retain(|(_, keeper, _)| keeper.strong_count() > 0);
+            ports.retain(|known| known.inner.strong_count() > 0);
             let number = self.inner.next_port.fetch_add(1, Ordering::Relaxed);
             let (mut application, engine) = port(number)?;
             self.inner.shared.inbox.push(Command::Port(engine));
             let result = f(&mut application);
-            ports.push((self.id, Arc::downgrade(self), application));
+            let inner = Arc::downgrade(&self.inner);
+            ports.push(ThreadPort { runtime: self.id, inner, port: Some(application) });
             Ok(result)
         })
     }
