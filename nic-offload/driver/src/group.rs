@@ -86,6 +86,8 @@ pub struct Group<C: Context, T> {
     context: C,
     batch: Vec<WorkCompletion>,
     polls: u32,
+    /// A Channel was removed: its last completions, and what they hold, are to be taken.
+    removed: bool,
 }
 
 impl<C: Context, T> Group<C, T> {
@@ -115,6 +117,7 @@ impl<C: Context, T> Group<C, T> {
             context,
             batch: vec![WorkCompletion::default(); BATCH],
             polls: 0,
+            removed: false,
         })
     }
 
@@ -169,6 +172,7 @@ impl<C: Context, T> Group<C, T> {
         let channel = self.channels.get_mut(usize::from(key.0))?.take()?;
         self.numbers.retain(|(_, k)| *k != key);
         self.receives.shrink(self.config.receive_slots);
+        self.removed = true;
         Some(channel)
     }
 
@@ -216,7 +220,8 @@ impl<C: Context, T> Group<C, T> {
             }
         }
         self.polls = self.polls.wrapping_add(1);
-        let awaited = self.polls.is_multiple_of(FAILURE_POLL)
+        let awaited = std::mem::take(&mut self.removed)
+            || self.polls.is_multiple_of(FAILURE_POLL)
             || self.channels.iter().flatten().any(|channel| channel.awaits_completion());
         let sent = match received {
             Ok(_) if !awaited => Ok(0),
