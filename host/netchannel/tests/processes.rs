@@ -1,0 +1,249 @@
+//! Two processes: transfers, and peers that are killed or stopped in mid-stream.
+//!
+//! The peer is this test binary once more: [`PEER`] says what it is to do.
+
+mod common;
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{ANY_PORT, LIMIT, Random, config, receive, send, start, within};
+use netchannel::{Config, Idle, Listener, Poller, Runtime, StreamOptions};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// What a peer process is to do, as `TASK SEED TOTAL`.
+const PEER: &str = "NETCHANNEL_TEST_PEER";
+/// Deaths of peers, after those that warm up.
+const DEATHS: usize = 100;
+/// Death should be known within 2 s; test machines may stand still for a while.
+const NOTICED: Duration = Duration::from_secs(10);
+
+/// Does nothing in the test itself. In a peer process it is what runs.
+#[test]
+fn peer() {
+    let Ok(task) = std::env::var(PEER) else { return };
+    let mut words = task.split(' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    let (task, seed, total) = (word(), word().parse().unwrap(), word().parse().unwrap());
+    match task.as_str() {
+        "echo" => echo(seed, total),
+        "flood" => flood(&word()),
+        other => panic!("unknown task {other}"),
+    }
+}
+
+/// Listens, checks what comes, answers.
+fn echo(seed: u64, total: u64) {
+    let runtime = start(config());
+    let listener = runtime.listen(ANY_PORT.into()).unwrap();
+    println!("address {}", listener.local_addr());
+    let mut stream = listener.accept().unwrap();
+    assert_eq!(receive(&mut stream, seed, 1 << 20).unwrap(), total);
+    send(&mut stream, !seed, total, 1 << 20).unwrap();
+    stream.close().unwrap();
+    runtime.close().unwrap();
+}
+
+/// Connects to the addresses that it reads from its standard input, and writes and reads without
+/// an end.
+fn flood(poller: &str) {
+    let runtime = start(Config { poller: poller.parse().unwrap(), ..config() });
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).unwrap();
+    let address: SocketAddr = line.trim().parse().unwrap();
+    let stream = runtime.connect(address, &StreamOptions::default()).unwrap();
+    let (mut tx, mut rx) = stream.split();
+    thread::spawn(move || io::copy(&mut rx, &mut io::sink()));
+    let bytes = vec![7; 200_000];
+    let mut random = Random(u64::from(std::process::id()));
+    while tx.write_all(&bytes[..random.size(200_000)]).is_ok() {}
+}
+
+struct Peer {
+    process: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Peer {
+    fn start(task: &str) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["peer", "--exact", "--nocapture"])
+            .env(PEER, task)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = process.stdin.take();
+        Self { process, stdin }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    fn go(&mut self, address: SocketAddr) {
+        writeln!(self.stdin.as_mut().unwrap(), "{address}").unwrap();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn bytes_cross_between_processes() {
+    within(LIMIT, "two processes", || {
+        let total = 20 << 20;
+        let mut peer = Peer::start(&format!("echo 42 {total}"));
+        let mut lines = BufReader::new(peer.process.stdout.take().unwrap()).lines();
+        let address = lines
+            .find_map(|line| line.unwrap().split("address ").nth(1).map(str::to_owned))
+            .unwrap();
+        let runtime = start(config());
+        let mut stream =
+            runtime.connect(address.parse().unwrap(), &StreamOptions::default()).unwrap();
+        send(&mut stream, 42, total, 1 << 20).unwrap();
+        stream.finish();
+        assert_eq!(receive(&mut stream, !42, 1 << 20).unwrap(), total);
+        drop(stream);
+        runtime.close().unwrap();
+        assert!(peer.process.wait().unwrap().success());
+    });
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Holdings {
+    descriptors: usize,
+    mappings: usize,
+    threads: usize,
+}
+
+fn holdings() -> Holdings {
+    let entries = |path| std::fs::read_dir(path).unwrap().count();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    Holdings {
+        descriptors: entries("/proc/self/fd"),
+        mappings: maps.lines().filter(|line| line.contains("memfd:")).count(),
+        threads: entries("/proc/self/task"),
+    }
+}
+
+/// The shared memory that is mapped, for who looks for a leak.
+fn memory_names() -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let names = maps.lines().filter_map(|line| line.split("memfd:").nth(1));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// What this process holds once that stands still.
+fn settled(listener: &Listener) -> Holdings {
+    let end = Instant::now() + NOTICED;
+    let (mut last, mut same) = (holdings(), 0);
+    while same < 5 && Instant::now() < end {
+        // Who goes to sleep tidies up: what threads held that are gone goes, too. Where nobody
+        // does, the helper thread takes over soon.
+        thread::sleep(Duration::from_millis(5));
+        assert!(listener.accept_timeout(Duration::from_millis(20)).unwrap().is_none());
+        let now = holdings();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    last
+}
+
+/// A peer floods us, and we it, until it meets its fate. Returns how long it took until both of
+/// our directions knew.
+fn survive(runtime: &Runtime, listener: &Listener, random: &mut Random, fate: Signal) -> Duration {
+    let poller = if random.below(2) == 0 { "inline" } else { "dedicated" };
+    let mut peer = Peer::start(&format!("flood 0 0 {poller}"));
+    peer.go(listener.local_addr());
+    let stream = listener.accept_timeout(NOTICED).unwrap();
+    let (mut tx, mut rx) = stream.expect("the peer connects").split();
+    let reader = thread::spawn(move || {
+        let error = io::copy(&mut rx, &mut io::sink()).unwrap_err();
+        (error, Instant::now())
+    });
+    let writer = thread::spawn(move || {
+        let bytes = vec![9; 100_000];
+        loop {
+            if let Err(error) = tx.write_all(&bytes) {
+                return (error, Instant::now());
+            }
+        }
+    });
+    thread::sleep(Duration::from_micros(random.below(20_000)));
+    assert!(!reader.is_finished() && !writer.is_finished(), "all is well so far");
+    let killed = Instant::now();
+    peer.signal(fate);
+    let mut slowest = Duration::ZERO;
+    for thread in [reader, writer] {
+        let (error, at) = thread.join().unwrap();
+        let kinds = [
+            ErrorKind::ConnectionReset,
+            ErrorKind::ConnectionAborted,
+            ErrorKind::TimedOut,
+            ErrorKind::BrokenPipe,
+        ];
+        assert!(kinds.contains(&error.kind()), "{:?}: {error}", error.kind());
+        assert!(error.to_string().contains("session"), "{error}");
+        slowest = slowest.max(at - killed);
+    }
+    assert!(slowest < NOTICED, "{fate:?} noticed after {slowest:?}");
+    let end = Instant::now() + NOTICED;
+    while runtime.stats().streams > 0 {
+        assert!(Instant::now() < end, "the stream is not forgotten");
+        thread::sleep(Duration::from_millis(1));
+    }
+    slowest
+}
+
+fn deaths(poller: Poller, idle: Idle, rounds: usize, fate: Signal) {
+    let start_of_test = Instant::now();
+    let mut random = Random(rounds as u64);
+    let runtime = start(Config { poller, idle, ..config() });
+    let listener = runtime.listen(ANY_PORT.into()).unwrap();
+    let mut times = Vec::new();
+    let mut before = holdings();
+    let warm_up = (rounds / 2).min(5);
+    for round in 0..warm_up + rounds {
+        if round == warm_up {
+            before = settled(&listener);
+            times.clear();
+        }
+        times.push(survive(&runtime, &listener, &mut random, fate));
+    }
+    let after = settled(&listener);
+    times.sort();
+    let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "{rounds} x {fate:?}, {poller} {idle}: known after {median:?} (median), {most:?} (most)"
+    );
+    println!("before: {before:?}; after: {after:?}; took {:?}", start_of_test.elapsed());
+    if after > before {
+        println!("{}", memory_names());
+    }
+    assert!(
+        after.descriptors <= before.descriptors
+            && after.mappings <= before.mappings
+            && after.threads <= before.threads,
+        "leaked: {before:?} before, {after:?} after"
+    );
+}
+
+/// One test, because it counts what the process holds.
+#[test]
+fn peers_that_die_are_noticed_and_leave_nothing() {
+    within(4 * LIMIT, "deaths", || {
+        deaths(Poller::Inline, Idle::Sleep, DEATHS, Signal::KILL);
+        deaths(Poller::Dedicated, Idle::Sleep, 10, Signal::KILL);
+        deaths(Poller::Inline, Idle::Spin, 4, Signal::KILL);
+        deaths(Poller::Inline, Idle::Sleep, 2, Signal::STOP);
+    });
+}
