@@ -21,6 +21,8 @@ use crate::shared::{SessionShared, Shared, StreamSeed, lock};
 
 const SERVICE: u16 = 7;
 const CHANNELS: u16 = 4;
+/// The links of a host's Channels.
+type Links = [LinkModel; CHANNELS as usize];
 /// Time between two polls of a host.
 const STEP: u64 = 500;
 
@@ -38,16 +40,17 @@ struct World {
 }
 
 impl Host {
-    fn new(clock: &Arc<AtomicU64>, seed: u64, link: LinkModel) -> Self {
+    fn new(clock: &Arc<AtomicU64>, seed: u64, links: Links, chunk: usize) -> Self {
         let options = SoftOptions {
             seed,
-            links: vec![link; usize::from(CHANNELS)],
+            links: links.to_vec(),
             clock: Clock::Virtual(Arc::clone(clock)),
             ..SoftOptions::default()
         };
         let context = Context::open(options).unwrap();
         let shared = Arc::new(Shared::new().unwrap());
-        let engine = Engine::new(context.clone(), Config::default(), Arc::clone(&shared)).unwrap();
+        let config = Config { chunk, ..Config::default() };
+        let engine = Engine::new(context.clone(), config, Arc::clone(&shared)).unwrap();
         Self { engine, shared, context }
     }
 
@@ -75,9 +78,9 @@ impl Host {
 
 impl World {
     /// Two hosts with a session; host 1 listens.
-    fn new(seed: u64, link: LinkModel) -> Self {
+    fn new(seed: u64, links: Links, chunk: usize) -> Self {
         let clock = Arc::new(AtomicU64::new(1_000));
-        let mut hosts = [Host::new(&clock, seed, link), Host::new(&clock, seed + 1, link)];
+        let mut hosts = [seed, seed + 1].map(|seed| Host::new(&clock, seed, links, chunk));
         let made = hosts.each_mut().map(|h| h.engine.make_channels(CHANNELS, 64).unwrap());
         let [(keys_0, ends_0), (keys_1, ends_1)] =
             made.map(|made| made.into_iter().unzip::<_, _, Vec<_>, Vec<_>>());
@@ -118,7 +121,8 @@ impl World {
     fn open(&mut self) -> (StreamSeed, StreamSeed) {
         let ours = self.hosts[0].engine.open_stream(0, SERVICE, Class::Throughput).unwrap();
         let backlog = Arc::clone(&lock(&self.hosts[1].shared.listeners)[&SERVICE]);
-        for _ in 0..10_000 {
+        let limit = self.now() + Duration::from_millis(100);
+        while self.now() < limit {
             self.step();
             if let Some(theirs) = backlog.pop().unwrap() {
                 return (ours, theirs);
@@ -167,11 +171,14 @@ struct Run {
     trace: u64,
     elapsed: Duration,
     out_of_order: u64,
+    /// Bytes that each Channel of host 0 carried.
+    carried: Vec<u64>,
 }
 
-/// Moves `total` bytes from host 0 to host 1.
-fn transfer(seed: u64, link: LinkModel, total: u64) -> Run {
-    let mut world = World::new(seed, link);
+/// Moves `total` bytes from host 0 to host 1, in chunks of at most `chunk` bytes (0: of the usual
+/// size).
+fn transfer(seed: u64, links: Links, chunk: usize, total: u64) -> Run {
+    let mut world = World::new(seed, links, chunk);
     let (ours, theirs) = world.open();
     let bytes: Vec<u8> = (0..total).map(pattern).collect();
     let start = world.now();
@@ -192,6 +199,7 @@ fn transfer(seed: u64, link: LinkModel, total: u64) -> Run {
         trace: world.trace,
         elapsed: world.now() - start,
         out_of_order: world.hosts[1].shared.counters.placed_out_of_order.value(),
+        carried: world.hosts[0].engine.channels().iter().map(|c| c.payload.confirmed).collect(),
     }
 }
 
@@ -206,7 +214,7 @@ fn fabric() -> LinkModel {
 #[test]
 fn one_stream_fills_four_links() {
     let total = 16 << 20;
-    let run = transfer(1, fabric(), total);
+    let run = transfer(1, [fabric(); 4], 0, total);
     let rate = Bandwidth::from_transfer(total, run.elapsed);
     println!(
         "virtual time: one stream over 4 x 25 Gb/s: {rate}, {} out of order",
@@ -218,8 +226,33 @@ fn one_stream_fills_four_links() {
 #[test]
 fn a_seed_reproduces_a_run() {
     let lossy = LinkModel { loss: 0.02, reorder: 0.05, ..fabric() };
-    let runs = [7, 7, 8].map(|seed| transfer(seed, lossy, 2 << 20));
+    let runs = [7, 7, 8].map(|seed| transfer(seed, [lossy; 4], 0, 2 << 20));
     assert_eq!(runs[0].trace, runs[1].trace, "the same seed");
     assert_eq!(runs[0].elapsed, runs[1].elapsed);
     assert_ne!(runs[0].trace, runs[2].trace, "another seed");
+}
+
+#[test]
+fn a_slow_link_gets_its_share() {
+    // Ten chunks on each of the fast ones, before the next on the slow one is worth it, must fit
+    // into the stream's window.
+    let slow = LinkModel { rate: Bandwidth::from_bits_per_second(2_500_000_000), ..fabric() };
+    let total = 64 << 20;
+    let run = transfer(3, [slow, fabric(), fabric(), fabric()], 8 << 10, total);
+    let share = run.carried[0] as f64 / total as f64;
+    let rate = Bandwidth::from_transfer(total, run.elapsed);
+    println!(
+        "virtual time: 3 x 25 Gb/s and one of 2.5 Gb/s: {rate}, the slow one got 1/{:.1}: {:?}",
+        1.0 / share,
+        run.carried
+    );
+    assert!((share * 31.0 - 1.0).abs() < 0.2, "{share} is not 1/31 within 20 %");
+}
+
+#[test]
+fn a_late_link_does_not_hold_up_the_others() {
+    let late = LinkModel { delay: Duration::from_millis(10), ..fabric() };
+    let run = transfer(4, [late, fabric(), fabric(), fabric()], 0, 8 << 20);
+    println!("virtual time: one link 10 ms late: {} placed out of order", run.out_of_order);
+    assert!(run.out_of_order > 0, "the others went on");
 }
