@@ -303,15 +303,20 @@ impl<C: Context, T> Group<C, T> {
         Ok(())
     }
 
-    /// Takes events off both descriptors.
+    /// Takes events off the descriptors (receives, sends) that are readable. Looking is a system
+    /// call, so only where there may be something.
     ///
     /// # Errors
     /// [`DriverError::Queue`].
-    pub fn drain_events(&mut self) -> Result<(), DriverError> {
-        self.receive_completions
-            .drain_events()
-            .and_then(|()| self.send_completions.drain_events())
-            .map_err(DriverError::queue("draining completion events"))
+    pub fn drain_events(&mut self, readable: [bool; 2]) -> Result<(), DriverError> {
+        let failed = "draining completion events";
+        if readable[0] {
+            self.receive_completions.drain_events().map_err(DriverError::queue(failed))?;
+        }
+        if readable[1] {
+            self.send_completions.drain_events().map_err(DriverError::queue(failed))?;
+        }
+        Ok(())
     }
 
     /// The descriptors that become readable at events: receives, sends.

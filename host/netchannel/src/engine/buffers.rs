@@ -18,7 +18,7 @@ use crate::region::{RegionId, Regions, place};
 /// Bytes of send buffer for an application that writes `len` bytes at a time: room for the next
 /// writes while the first are on their way, a page for small ones.
 pub(crate) fn wanted(len: usize, window: usize) -> u64 {
-    (len.saturating_mul(4)).clamp(4_096, window) as u64
+    (len.saturating_mul(16)).clamp(4_096, window) as u64
 }
 
 /// A send buffer of one stream.

@@ -106,8 +106,8 @@ pub(crate) trait Drive: Send {
     /// Asks for completion events.
     fn arm(&mut self);
 
-    /// Takes completion events off their descriptors.
-    fn drain_events(&mut self);
+    /// Takes completion events off those of the descriptors that are readable.
+    fn drain_events(&mut self, readable: [bool; 2]);
 
     /// The descriptors of completion events; they live as long as the engine.
     fn event_fds(&self) -> [RawFd; 2];
@@ -176,8 +176,8 @@ impl<C: Context> Drive for Engine<C> {
         }
     }
 
-    fn drain_events(&mut self) {
-        if let Err(error) = self.group.drain_events() {
+    fn drain_events(&mut self, readable: [bool; 2]) {
+        if let Err(error) = self.group.drain_events(readable) {
             self.fail_all(&error.into());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use netchannel_channel::{ChannelConfig, Controller};
+use netchannel_channel::{AckPolicy, ChannelConfig, Controller};
 use netchannel_driver::{ChannelKey, Group, GroupConfig};
 use netchannel_scheduler::{Scheduler, SchedulerConfig, StreamKey as SchedulerKey};
 use netchannel_units::{Bandwidth, ChannelId, Class, Duration};
@@ -29,6 +29,9 @@ use crate::shared::{Command, SessionShared, Shared, StreamSeed, lock};
 pub(crate) const EAGER_CREDIT: u64 = 16_384;
 /// Channels that an engine has room for, over all sessions.
 const MAX_CHANNELS: u32 = 256;
+
+/// How SoftRoCE devices describe themselves.
+const SOFTWARE_NIC: &str = "SoftRoCE";
 
 /// What a session needs that its two ends agreed on.
 #[derive(Clone, Copy, Debug)]
@@ -150,15 +153,35 @@ impl<C: Context> Engine<C> {
         }
     }
 
+    /// An acknowledgement of its own costs a NIC a message and three packets, so it waits longer for
+    /// company there than where it costs a cache line.
+    fn ack_delay(&self) -> Duration {
+        if self.context.attributes().moves_bytes_while_posting() {
+            AckPolicy::default().delay
+        } else {
+            Duration::from_micros(200)
+        }
+    }
+
     fn channel_config(&self, peer_slots: u32) -> Result<ChannelConfig, Error> {
         let config = ChannelConfig {
             receive_slots: self.group.config().receive_slots,
             peer_slots,
             send_queue: self.group.config().send_slots,
-            ..ChannelConfig::default()
+            acks: AckPolicy { delay: self.ack_delay(), ..AckPolicy::default() },
         };
         config.check().map_err(|e| Error::Config { reason: e.to_string() })?;
         Ok(config)
+    }
+
+    /// SoftRoCE sends packets with a processor that other work shares, at times an emulated one:
+    /// its queue takes longer than the timeout that suits a NIC, and what is sent again comes on
+    /// top. Dead peers are the keepalive's business there.
+    fn connect_options(&self) -> ConnectOptions {
+        let software = self.context.attributes().description.contains(SOFTWARE_NIC);
+        let ack_timeout = if software { Some(Duration::from_micros(1_073_741)) } else { None };
+        let default = ConnectOptions::default();
+        ConnectOptions { ack_timeout: ack_timeout.unwrap_or(default.ack_timeout), ..default }
     }
 
     fn scheduler_config(&self) -> SchedulerConfig {
@@ -401,11 +424,12 @@ impl<C: Context> EngineControl for Engine<C> {
         peer_slots: u32,
     ) -> Result<(), Error> {
         let config = self.channel_config(peer_slots)?;
+        let options = self.connect_options();
         for (key, endpoint) in pairs {
             if let Some(channel) = self.group.channel_mut(*key) {
                 // Nothing was sent yet: the peer's number of slots is known only now.
                 channel.set_state(config, self.config.congestion.clone());
-                channel.connect(endpoint, &ConnectOptions::default())?;
+                channel.connect(endpoint, &options)?;
             }
         }
         Ok(())

@@ -241,12 +241,17 @@ impl<C: Context> Engine<C> {
 fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>) -> ChannelView {
     let state = channel.state();
     let draft = channel.draft_bytes();
+    // What the peer confirmed has left, whether or not it was signalled: without this the last
+    // small messages would look outstanding for ever, and a window smaller than a chunk closed.
+    let unconfirmed = state.stats().bytes_posted - state.stats().bytes_confirmed;
+    let outstanding = state.outstanding().min(unconfirmed);
+    let gone = state.outstanding() - outstanding;
     ChannelView {
         id,
         usable: channel.may_draft() && channel.may_write(),
         class: None,
-        outstanding: state.outstanding() + draft,
-        window_left: state.window_left().saturating_sub(draft),
+        outstanding: outstanding + draft,
+        window_left: state.window_left().saturating_add(gone).saturating_sub(draft),
         rate: state.rate(),
     }
 }

@@ -64,7 +64,7 @@ fn run(inner: &RuntimeInner) {
                 let _ = wake.drain();
             }
             if let Some(mut engine) = inner.owner.try_own() {
-                engine.drain_events();
+                engine.drain_events([true; 2]);
             }
         }
         inner.owner.driver_asleep.store(false, Ordering::Relaxed);

@@ -197,7 +197,7 @@ impl Helper {
             self.last_polls = polls;
             return Some(now() + TICK);
         }
-        engine.drain_events();
+        engine.drain_events([true; 2]);
         let timer = rest(&mut *engine);
         self.last_polls = inner.shared.counters.polls.value();
         timer

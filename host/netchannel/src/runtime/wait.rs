@@ -184,12 +184,14 @@ impl RuntimeInner {
         // Counted before the engine is free: whoever drives next arms again before it goes.
         self.owner.sleepers.fetch_add(1, Ordering::SeqCst);
         drop(engine);
-        sleep(&[port.wake.fd().as_fd(), events[0], events[1]], remaining(timeout));
+        let ready = sleep(&[port.wake.fd().as_fd(), events[0], events[1]], remaining(timeout));
         self.owner.sleepers.fetch_sub(1, Ordering::SeqCst);
         self.shared.counters.wakeups.add_shared(1);
-        let _ = port.wake.drain();
+        if ready[0] {
+            let _ = port.wake.drain();
+        }
         if let Some(mut engine) = self.owner.try_own() {
-            engine.drain_events();
+            engine.drain_events([ready[1], ready[2]]);
             engine.poll(now());
             self.let_go(engine);
         }
