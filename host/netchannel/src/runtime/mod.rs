@@ -3,13 +3,15 @@
 //! - [`owner`]: who drives the engine.
 //! - [`wait`]: what a thread does that must wait.
 //! - [`helper`]: the thread that is asleep unless something beside the data path is to be done.
-//! - [`links`]: control connections, one per session.
+//! - [`links`]: control connections; [`link`]: one of them, one per session; [`sockets`].
 //! - [`dedicated`]: the polling thread, if there is one.
 
 mod dedicated;
 mod helper;
+mod link;
 mod links;
 mod owner;
+mod sockets;
 mod wait;
 
 use std::cell::RefCell;
@@ -165,7 +167,7 @@ impl Runtime {
     /// [`Error::System`] if the address cannot be bound.
     pub fn listen(&self, address: SocketAddr) -> Result<Listener, Error> {
         let inner = &self.keeper.inner;
-        let socket = links::listen(address, &inner.device)?;
+        let socket = sockets::listen(address, &inner.device)?;
         let local =
             socket.local_addr().map_err(Error::system("asking for the listener's address"))?;
         let backlog = Backlog::new();

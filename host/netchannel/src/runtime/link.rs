@@ -1,0 +1,433 @@
+//! One control connection: from dialling or accepting to the end of its session.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use netchannel_driver::ChannelKey;
+use netchannel_units::{Class, Timestamp};
+use netchannel_verbs::Endpoint;
+use netchannel_vns::streams::Role;
+use netchannel_wire::control::{
+    ChannelOffer, Configuration, Connection, ControlEvent, Reason, SessionId, State,
+};
+
+use crate::engine::setup::{EAGER_CREDIT, SessionTerms};
+use crate::error::Error;
+use crate::runtime::helper::ConnectReply;
+use crate::runtime::sockets::socket;
+use crate::runtime::{RuntimeInner, now};
+use crate::shared::{SessionShared, lock};
+
+/// Read at most this much at a time from one connection, so that none holds up the others.
+const READ_BYTES: usize = 16 << 10;
+
+/// How far a link is.
+pub(super) enum Stage {
+    /// TCP is connecting.
+    Dialing { deadline: Timestamp },
+    /// The handshake runs.
+    Handshake,
+    /// The session is up.
+    Up { slot: u32, session: Arc<SessionShared> },
+}
+
+pub(super) struct Link {
+    pub(super) socket: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) connection: Connection,
+    pub(super) stage: Stage,
+    /// Channels made and not yet given to a session.
+    channels: Vec<ChannelKey>,
+    pub(super) replies: Vec<Arc<ConnectReply>>,
+    pub(super) dialed: bool,
+}
+
+fn configuration(inner: &RuntimeInner) -> Configuration {
+    let provider = inner.device.provider.to_string();
+    let mut configuration = Configuration::new(&provider, &inner.device.name);
+    configuration.parameters.keepalive = inner.config.keepalive.interval;
+    configuration.parameters.death_timeout = inner.config.keepalive.timeout;
+    configuration.parameters.initial_credit = EAGER_CREDIT;
+    configuration.parameters.process = Some(std::process::id());
+    let sizes = netchannel_driver::GroupConfig::default();
+    configuration.parameters.slots = sizes.receive_slots;
+    configuration.parameters.slot_bytes = sizes.slot_bytes;
+    configuration
+}
+
+pub(super) fn dial(inner: &RuntimeInner, peer: SocketAddr) -> Result<Link, Error> {
+    let failed = |e: rustix::io::Errno| connect_error(peer, &io::Error::from(e));
+    let socket = socket(peer, &inner.device).map_err(failed)?;
+    match rustix::net::connect(&socket, &peer) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let configuration = configuration(inner);
+    let time = now();
+    let deadline = time + configuration.handshake_timeout;
+    // The peer's number of slots is not known yet; credit begins with what every side has.
+    let slots = configuration.parameters.slots;
+    let made =
+        inner.with_engine_quietly(|e| e.control().make_channels(inner.config.channels, slots))?;
+    let (channels, offers) = offers(made);
+    let connection = Connection::client(configuration, session_id(), offers, time);
+    match connection {
+        Ok(connection) => Ok(Link {
+            socket: TcpStream::from(socket),
+            peer,
+            connection,
+            stage: Stage::Dialing { deadline },
+            channels,
+            replies: Vec::new(),
+            dialed: true,
+        }),
+        Err(error) => {
+            inner.with_engine_quietly(|e| e.control().drop_channels(&channels));
+            Err(connect_failure(peer, io::ErrorKind::InvalidInput, error.to_string()))
+        }
+    }
+}
+
+pub(super) fn answer(
+    inner: &RuntimeInner,
+    socket: TcpStream,
+    peer: SocketAddr,
+) -> Result<Link, Error> {
+    socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.set_nodelay(true))
+        .map_err(Error::system("setting up a control connection"))?;
+    let connection = Connection::server(configuration(inner), now())
+        .map_err(|e| Error::Config { reason: e.to_string() })?;
+    Ok(Link {
+        socket,
+        peer,
+        connection,
+        stage: Stage::Handshake,
+        channels: Vec::new(),
+        replies: Vec::new(),
+        dialed: false,
+    })
+}
+
+fn offers(made: Vec<(ChannelKey, Endpoint)>) -> (Vec<ChannelKey>, Vec<ChannelOffer>) {
+    let offer = |(number, (key, endpoint)): (usize, (ChannelKey, Endpoint))| {
+        let offer =
+            ChannelOffer { index: number as u16, class: Class::Throughput, endpoint: endpoint.0 };
+        (key, offer)
+    };
+    made.into_iter().enumerate().map(offer).unzip()
+}
+
+fn session_id() -> SessionId {
+    let mut id = [0; 16];
+    // Names, no secrets: a failing source of randomness only makes them less distinct.
+    let _ = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
+    SessionId(id)
+}
+
+fn connect_failure(peer: SocketAddr, kind: io::ErrorKind, reason: String) -> Error {
+    Error::Connect { peer, reason, kind }
+}
+
+fn connect_error(peer: SocketAddr, error: &io::Error) -> Error {
+    let advice = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "; is the other side listening there?",
+        io::ErrorKind::TimedOut => "; is the address right and the host up?",
+        _ => "",
+    };
+    connect_failure(peer, error.kind(), format!("{error}{advice}"))
+}
+
+impl Link {
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+        match self.stage {
+            // The socket's writability is looked at every millisecond while it dials: rare, short,
+            // and simpler than another kind of interest.
+            Stage::Dialing { deadline } => {
+                Some(deadline.min(now() + std::time::Duration::from_millis(1)))
+            }
+            _ => self.connection.next_timeout(),
+        }
+    }
+
+    pub(super) fn run(&mut self, inner: &RuntimeInner) -> Result<(), Error> {
+        if let Stage::Dialing { deadline } = self.stage {
+            self.dialing(deadline)?;
+            if matches!(self.stage, Stage::Dialing { .. }) {
+                return Ok(());
+            }
+        }
+        if let Stage::Up { session, .. } = &self.stage
+            && let Some(error) = session.failure()
+        {
+            // The data path gave up; tell the peer why.
+            self.connection.close(Reason::NotSupported, &shorten(&error.to_string()));
+            let _ = self.write();
+            return Err(error);
+        }
+        self.read(inner)?;
+        let time = now();
+        if self.connection.next_timeout().is_some_and(|at| at <= time) {
+            self.connection.on_timeout(time);
+        }
+        let outcome = self.events(inner);
+        let written = self.write();
+        outcome?;
+        written?;
+        if self.connection.state() == State::Closed {
+            // Refused by this side: the reason is on its way, nothing more is to be said.
+            return Err(self.fault(io::ErrorKind::ConnectionAborted, "refused"));
+        }
+        Ok(())
+    }
+
+    fn dialing(&mut self, deadline: Timestamp) -> Result<(), Error> {
+        if let Ok(Some(error)) = self.socket.take_error() {
+            return Err(connect_error(self.peer, &error));
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => {
+                let _ = self.socket.set_nodelay(true);
+                self.stage = Stage::Handshake;
+                Ok(())
+            }
+            Err(_) if now() < deadline => Ok(()),
+            Err(_) => Err(connect_error(self.peer, &io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn fault(&self, kind: io::ErrorKind, reason: impl Into<String>) -> Error {
+        let reason = reason.into();
+        match self.stage {
+            Stage::Up { .. } => Error::Session { peer: self.peer, reason, kind },
+            _ => connect_failure(self.peer, kind, reason),
+        }
+    }
+
+    fn read(&mut self, inner: &RuntimeInner) -> Result<(), Error> {
+        let mut buffer = [0; READ_BYTES];
+        match self.socket.read(&mut buffer) {
+            Ok(0) => {
+                self.connection.on_disconnect();
+                Ok(())
+            }
+            Ok(count) => {
+                let received = self.connection.receive(now(), &buffer[..count]);
+                // What came before the fault still counts, and the peer is told why.
+                let fault =
+                    received.err().map(|e| self.fault(io::ErrorKind::InvalidData, e.to_string()));
+                match fault {
+                    None => Ok(()),
+                    Some(fault) => {
+                        let outcome = self.events(inner);
+                        let _ = self.write();
+                        outcome.and(Err(fault))
+                    }
+                }
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(self.fault(
+                error.kind(),
+                format!("the control connection failed: {error}; the peer may have died"),
+            )),
+        }
+    }
+
+    pub(super) fn write(&mut self) -> Result<(), Error> {
+        while let Some(bytes) = self.connection.poll_transmit() {
+            match self.socket.write(bytes) {
+                Ok(count) => self.connection.transmitted(count),
+                // Read and keepalive come back here soon; a peer that does not read is dead.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    return Err(self.fault(
+                        error.kind(),
+                        format!("the control connection failed: {error}; the peer may have died"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn events(&mut self, inner: &RuntimeInner) -> Result<(), Error> {
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                ControlEvent::PeerHello(hello) => self.on_hello(inner, &hello.channels),
+                ControlEvent::Accepted(accept) => self.on_accepted(inner, &accept.channels)?,
+                ControlEvent::Ready => {}
+                ControlEvent::Refused(farewell) => {
+                    return Err(self.fault(
+                        io::ErrorKind::ConnectionRefused,
+                        format!("the peer refused the session: {}", farewell.text),
+                    ));
+                }
+                ControlEvent::Goodbye(farewell) => {
+                    return Err(self.fault(
+                        io::ErrorKind::ConnectionAborted,
+                        format!("the peer ended it: {}", farewell.text),
+                    ));
+                }
+                ControlEvent::PeerDead { silent } => {
+                    return Err(self.fault(
+                        io::ErrorKind::TimedOut,
+                        format!(
+                            "no sign of life for {} ms; the peer is stopped or unreachable",
+                            silent.as_millis()
+                        ),
+                    ));
+                }
+                ControlEvent::HandshakeTimeout { state } => {
+                    return Err(self.fault(
+                        io::ErrorKind::TimedOut,
+                        format!(
+                            "the handshake took too long (waited in {state:?}); does the \
+                                 other side speak the NetChannel protocol?"
+                        ),
+                    ));
+                }
+                ControlEvent::Disconnected { .. } => {
+                    return Err(self.fault(
+                        io::ErrorKind::ConnectionReset,
+                        "the control connection was closed; the peer died or does not speak the \
+                         NetChannel protocol",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Server: makes and connects Channels, and takes the session.
+    fn on_hello(&mut self, inner: &RuntimeInner, theirs: &[ChannelOffer]) {
+        let outcome = self.take_session(inner, theirs);
+        if let Err(error) = outcome {
+            tracing::warn!(peer = %self.peer, %error, "refusing a session");
+            self.drop_channels(inner);
+            let _ = self.connection.refuse(Reason::Resources, &shorten(&error.to_string()));
+        }
+    }
+
+    fn take_session(&mut self, inner: &RuntimeInner, theirs: &[ChannelOffer]) -> Result<(), Error> {
+        let count = theirs.len().min(usize::from(inner.config.channels).max(theirs.len().min(64)));
+        let theirs = &theirs[..count];
+        if theirs.is_empty() {
+            return Err(Error::Config { reason: "the peer offered no Channels".into() });
+        }
+        let terms = self.terms(Role::Server)?;
+        let made = inner
+            .with_engine_quietly(|e| e.control().make_channels(count as u16, terms.peer_slots))?;
+        let (keys, mut ours) = offers(made);
+        self.channels = keys;
+        // The answer names the same Channels in the same classes.
+        for (our, their) in ours.iter_mut().zip(theirs) {
+            our.index = their.index;
+            our.class = their.class;
+        }
+        self.start_session(inner, theirs, terms)?;
+        self.connection
+            .accept(ours)
+            .map_err(|e| self.fault(io::ErrorKind::InvalidData, e.to_string()))
+    }
+
+    /// Client: connects the Channels to the server's, drops those that it did not take.
+    fn on_accepted(&mut self, inner: &RuntimeInner, theirs: &[ChannelOffer]) -> Result<(), Error> {
+        if theirs.is_empty() {
+            return Err(self.fault(
+                io::ErrorKind::ConnectionRefused,
+                "the peer took none of the offered Channels",
+            ));
+        }
+        let terms = self.terms(Role::Client)?;
+        let keep: Vec<ChannelKey> = theirs
+            .iter()
+            .filter_map(|their| self.channels.get(usize::from(their.index)).copied())
+            .collect();
+        let spare: Vec<ChannelKey> =
+            self.channels.iter().filter(|key| !keep.contains(key)).copied().collect();
+        inner.with_engine_quietly(|e| e.control().drop_channels(&spare));
+        self.channels = keep;
+        self.start_session(inner, theirs, terms)?;
+        self.connection
+            .ready(now())
+            .map_err(|e| self.fault(io::ErrorKind::InvalidData, e.to_string()))
+    }
+
+    fn terms(&self, role: Role) -> Result<SessionTerms, Error> {
+        let negotiated = self.connection.negotiated().ok_or_else(|| {
+            self.fault(io::ErrorKind::InvalidData, "the peer said nothing of itself")
+        })?;
+        Ok(SessionTerms {
+            role,
+            peer_slots: negotiated.peer.slots,
+            peer_slot_bytes: negotiated.peer.slot_bytes,
+            peer_eager_credit: negotiated.peer.initial_credit,
+        })
+    }
+
+    fn start_session(
+        &mut self,
+        inner: &RuntimeInner,
+        theirs: &[ChannelOffer],
+        terms: SessionTerms,
+    ) -> Result<(), Error> {
+        let pairs: Vec<(ChannelKey, Endpoint)> = self
+            .channels
+            .iter()
+            .copied()
+            .zip(theirs.iter().map(|their| Endpoint(their.endpoint.clone())))
+            .collect();
+        let session = SessionShared::new(self.peer, pairs.len() as u16);
+        let shared = Arc::clone(&session);
+        // Memory first, off the polling cores.
+        let slab = lock(&inner.slab_maker).make(&inner.shared.regions)?;
+        let channels = std::mem::take(&mut self.channels);
+        let slot = inner.with_engine_quietly(|engine| {
+            let control = engine.control();
+            if let Err(error) = control.connect_channels(&pairs, terms.peer_slots) {
+                control.drop_channels(&channels);
+                return Err(error);
+            }
+            let slot = control.add_session(shared, terms, channels);
+            control.add_slab(slot, slab);
+            Ok(slot)
+        })?;
+        self.stage = Stage::Up { slot, session };
+        for reply in self.replies.drain(..) {
+            reply.answer(Ok(slot));
+        }
+        Ok(())
+    }
+
+    fn drop_channels(&mut self, inner: &RuntimeInner) {
+        let channels = std::mem::take(&mut self.channels);
+        inner.with_engine_quietly(|e| e.control().drop_channels(&channels));
+    }
+
+    /// The link is over: streams and callers learn why.
+    pub(super) fn end(mut self, inner: &RuntimeInner, error: Error) {
+        tracing::debug!(peer = %self.peer, %error, "control connection ended");
+        self.drop_channels(inner);
+        if let Stage::Up { slot, session } = &self.stage {
+            let error = error.clone();
+            inner.with_engine_quietly(|e| e.control().end_session(*slot, session, error));
+        }
+        for reply in self.replies.drain(..) {
+            reply.answer(Err(error.clone()));
+        }
+    }
+}
+
+/// A text that fits into a farewell.
+fn shorten(text: &str) -> String {
+    text.chars().take(200).collect()
+}
