@@ -145,7 +145,8 @@ fn an_old_peer_and_a_port_in_use_are_clear_errors() {
 
         // Servers that speak something else, another version, or nothing.
         let versions = VersionRange { min: 900, max: 901 };
-        let answers: [(&str, Box<dyn Fn(TcpStream) + Send>); 3] = [
+        type Answer = Box<dyn Fn(TcpStream) + Send>;
+        let answers: [(&str, Answer); 3] = [
             ("speak", Box::new(|mut socket| drop(socket.write_all(b"220 smtp ready\r\n")))),
             ("version", Box::new(move |socket| serve_once(socket, versions))),
             ("closed", Box::new(drop)),

@@ -65,13 +65,16 @@ fn least_delay_gives_a_slow_channel_its_share() {
             while theirs.read(&mut buffer).unwrap() > 0 {}
         });
         let buffer = vec![1; 1 << 20];
-        let mut write = |mebibytes| (0..mebibytes).for_each(|_| ours.write_all(&buffer).unwrap());
+        let mut write = |mebibytes| {
+            for _ in 0..mebibytes {
+                ours.write_all(&buffer).unwrap();
+            }
+        };
         // The first bytes go before any rate is known.
         write(30);
         let before = sprayed(&pair.client.stats());
         write(200);
         let after = sprayed(&pair.client.stats());
-        drop(write);
         ours.close().unwrap();
         reader.join().unwrap();
         let bytes: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();

@@ -1,6 +1,8 @@
 //! What the tests of the library share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod transfers;
+
 use std::io::{self, Read, Write};
 use std::sync::mpsc;
 use std::time::Duration;
