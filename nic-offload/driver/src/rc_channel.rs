@@ -183,7 +183,8 @@ impl<C: Context, T> RcChannel<C, T> {
 
     /// Bytes of bulk and frames in the draft.
     pub fn draft_bytes(&self) -> u64 {
-        self.write_bytes + self.draft.len() as u64
+        // As `post` counts them: without the header, so that nothing is nothing.
+        self.write_bytes + self.draft.len().saturating_sub(MessageDraft::new().len()) as u64
     }
 
     /// Whether another WRITE fits on the send queue beside the draft's.
