@@ -7,7 +7,7 @@
 //! - [`group`]: the group and its poll.
 //! - [`rc_channel`]: one Channel over a reliable connection.
 //! - [`receive_slots`]: memory and bookkeeping of the shared receive queue.
-//! - [`offload_plan`]: what the device does and what the host does.
+//! - [`mod@offload_plan`]: what the device does and what the host does.
 
 pub mod error;
 pub mod group;

@@ -41,9 +41,10 @@ fn use_producer(producer: &mut Producer<Descriptor, MappedRing>) {
             assert!(matches!(error, PushError::Full | PushError::Corrupt(Corrupt)));
         }
     }
-    assert!(
-        producer.free_slots().is_ok_and(|free| free <= CAPACITY) || producer.free_slots().is_err()
-    );
+    // Asked once: the memory changes from one look to the next.
+    if let Ok(free) = producer.free_slots() {
+        assert!(free <= CAPACITY);
+    }
     assert!(producer.unpublished() <= CAPACITY);
     let _ = producer.prepare_sleep();
     let _ = producer.flush();
