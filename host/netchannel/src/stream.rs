@@ -506,6 +506,21 @@ impl ReceiveHalf {
     /// # Errors
     /// The stream or its session failed.
     pub fn try_read(&mut self, out: &mut [u8]) -> Result<Option<usize>, Error> {
+        if let Some(count) = self.take(out)? {
+            return Ok(Some(count));
+        }
+        let inner = &self.shared.keeper.inner;
+        if inner.config.poller == Poller::Inline
+            && let Some(mut engine) = inner.owner.try_own()
+        {
+            engine.poll(now());
+            inner.let_go(engine);
+        }
+        self.take(out)
+    }
+
+    /// Takes what has arrived already.
+    fn take(&mut self, out: &mut [u8]) -> Result<Option<usize>, Error> {
         let mut done = 0;
         while done < out.len() && self.readable() > self.consumed {
             let slice = (out.len() - done).min(READ_SLICE);
@@ -534,7 +549,7 @@ impl ReceiveHalf {
 impl Read for ReceiveHalf {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
-            if let Some(count) = self.try_read(out)? {
+            if let Some(count) = self.take(out)? {
                 return Ok(count);
             }
             let shared = Arc::clone(&self.shared);
