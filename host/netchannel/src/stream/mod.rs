@@ -1,0 +1,147 @@
+//! Streams as applications see them.
+//!
+//! - [`Stream`]: both directions; what belongs to neither of them.
+//! - `shared`: what the halves share, and how they tell the engine.
+//! - `send`: the writing direction. `receive`: the reading one.
+
+mod receive;
+mod send;
+mod shared;
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use netchannel_units::Class;
+use netchannel_verbs::device::Provider;
+use netchannel_wire::frame::reset;
+
+use crate::cell::flags;
+use crate::config::Policy;
+use crate::error::Error;
+use crate::runtime::{CellWait, Keeper};
+use crate::shared::{Command, StreamSeed};
+
+pub use receive::ReceiveHalf;
+pub use send::SendHalf;
+use shared::Shared;
+
+/// How a stream travels, and why.
+#[derive(Clone, Debug)]
+pub struct StreamInfo {
+    /// The peer's control address.
+    pub peer: SocketAddr,
+    /// The device.
+    pub device: String,
+    /// Who drives it.
+    pub provider: Provider,
+    /// Channels of the session.
+    pub channels: u16,
+    /// The stream's class.
+    pub class: Class,
+    /// How it is spread over Channels.
+    pub policy: Policy,
+    /// Why this device.
+    pub reason: String,
+}
+
+/// A reliable, ordered byte stream in both directions.
+///
+/// Dropping it sends what was written and reads no more; [`close`](Self::close) does the same and
+/// reports. [`split`](Self::split) gives the directions to two threads.
+pub struct Stream {
+    send: SendHalf,
+    receive: ReceiveHalf,
+}
+
+impl Stream {
+    pub(crate) fn new(keeper: Arc<Keeper>, seed: StreamSeed) -> Self {
+        let shared = Arc::new(Shared { keeper, seed });
+        Self { send: SendHalf::new(Arc::clone(&shared)), receive: ReceiveHalf::new(shared) }
+    }
+
+    /// Waits until the peer has confirmed the open.
+    pub(crate) fn open(
+        keeper: Arc<Keeper>,
+        seed: StreamSeed,
+        peer: SocketAddr,
+    ) -> Result<Self, Error> {
+        let stream = Self::new(Arc::clone(&keeper), seed);
+        let shared = Arc::clone(stream.receive.shared());
+        let settled = flags::OPENED | flags::RESET | flags::STOPPED | flags::DEAD;
+        let ready = || shared.flags() & settled != 0;
+        keeper.wait(&CellWait { word: &shared.application().read_waiter, ready }, None)?;
+        let bits = shared.flags();
+        if bits & flags::DEAD != 0 {
+            return Err(shared.seed.session.error());
+        }
+        if bits & flags::OPENED == 0 {
+            let code =
+                shared.engine().stop_code.load(Relaxed) | shared.engine().reset_code.load(Relaxed);
+            let reason = match code {
+                reset::REFUSED => "nobody listens on that port of the peer's runtime".to_owned(),
+                reset::BUSY => "the listener's backlog is full; try again later".to_owned(),
+                other => format!("the peer reset the stream (code {other:#x})"),
+            };
+            return Err(Error::Connect { peer, reason, kind: io::ErrorKind::ConnectionRefused });
+        }
+        Ok(stream)
+    }
+
+    /// The two directions, each for a thread of its own.
+    pub fn split(self) -> (SendHalf, ReceiveHalf) {
+        (self.send, self.receive)
+    }
+
+    /// The writing direction.
+    pub fn send_half(&mut self) -> &mut SendHalf {
+        &mut self.send
+    }
+
+    /// The reading direction.
+    pub fn receive_half(&mut self) -> &mut ReceiveHalf {
+        &mut self.receive
+    }
+
+    /// Half close: the peer reads what was written and then the end. Reading goes on.
+    pub fn finish(&mut self) {
+        self.send.finish();
+    }
+
+    /// Finishes, waits until the peer's engine has everything, and lets go.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.send.finish_and_wait()
+    }
+
+    /// Gives up both directions; what the peer has not read may be lost.
+    pub fn reset(self, code: u32) {
+        let shared = self.send.shared();
+        let (inner, key) = (&shared.keeper.inner, shared.seed.key);
+        inner.submit(Command::Reset(key, code));
+        inner.submit(Command::Stop(key, code));
+    }
+
+    /// How the stream travels.
+    pub fn info(&self) -> StreamInfo {
+        self.send.shared().info()
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.receive.read(out)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! The reading direction.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use netchannel_vns::StreamError;
+use netchannel_wire::frame::reset;
+
+use crate::cell::flags;
+use crate::config::Poller;
+use crate::error::Error;
+use crate::port::{Doorbell, What};
+use crate::runtime::{CellWait, Waited, now};
+use crate::shared::Command;
+use crate::stream::shared::Shared;
+
+/// A long read lets the engine run after this many bytes, so that credit and acknowledgements go
+/// out while it copies.
+const READ_SLICE: usize = 64 << 10;
+
+/// The reading direction of a [`Stream`](crate::Stream).
+pub struct ReceiveHalf {
+    shared: Arc<Shared>,
+    consumed: u64,
+    /// Up to where the engine knows.
+    told: u64,
+    generation: u32,
+}
+
+impl ReceiveHalf {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, consumed: 0, told: 0, generation: 0 }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn readable(&self) -> u64 {
+        self.shared.engine().readable.load(Acquire)
+    }
+
+    /// The memory of the next bytes: address, and how many follow it in one piece.
+    fn next_piece(&mut self, readable: u64) -> Result<(*const u8, usize), Error> {
+        let engine = self.shared.engine();
+        let newest = engine.generation.load(Acquire);
+        // Everything older than the newest but one was read long ago.
+        self.generation = self.generation.max(newest.saturating_sub(1));
+        let slot = |generation: u32| &engine.windows[(generation & 1) as usize];
+        let mut end = readable;
+        if self.generation < newest {
+            let begins = slot(newest).from.load(Relaxed);
+            if self.consumed >= begins {
+                self.generation = newest;
+            } else {
+                end = end.min(begins);
+            }
+        }
+        let window = slot(self.generation);
+        let size = 1u64 << window.log2.load(Relaxed);
+        let base = self
+            .shared
+            .keeper
+            .inner
+            .shared
+            .regions
+            .resolve(window.place.load(Relaxed))
+            .ok_or(Error::NoMemory { what: "receive windows" })?;
+        let at = self.consumed & (size - 1);
+        let len = (end - self.consumed).min(size - at);
+        // SAFETY: `at` is inside of the window.
+        Ok((unsafe { base.as_ptr().add(at as usize) }, len as usize))
+    }
+
+    fn copy_out(&mut self, out: &mut [u8]) -> Result<usize, Error> {
+        let readable = self.readable();
+        let len = out.len().min((readable - self.consumed) as usize);
+        let mut done = 0;
+        while done < len {
+            let (source, piece) = self.next_piece(readable)?;
+            let part = piece.min(len - done);
+            // SAFETY: `part` bytes are in the window and below the watermark; nobody writes them
+            // before we say that they are consumed, unless the peer breaks the rules: then we
+            // copy unspecified bytes of its own stream.
+            unsafe { std::ptr::copy_nonoverlapping(source, out.as_mut_ptr().add(done), part) };
+            done += part;
+            self.consumed += part as u64;
+        }
+        self.shared.application().consumed.store(self.consumed, Release);
+        self.shared.keeper.inner.shared.counters.application_copied.add_shared(len as u64);
+        Ok(len)
+    }
+
+    /// Tells the engine what was read, when that is worth it.
+    fn tell(&mut self) -> Result<(), Error> {
+        let window = &self.shared.engine().windows[(self.generation & 1) as usize];
+        let quarter = (1u64 << window.log2.load(Relaxed)) / 4;
+        if self.consumed - self.told >= quarter {
+            self.told = self.consumed;
+            return self.shared.ring(What::Consumed);
+        }
+        if self.consumed > self.told && self.consumed == self.readable() {
+            // The peer has credit left, so there is no hurry: the next pass takes it along.
+            self.told = self.consumed;
+            let doorbell = Doorbell { stream: self.shared.seed.key, what: What::Consumed };
+            if !self.shared.keeper.with_port(|port| port.ring(doorbell))? {
+                return self.shared.ring(What::Consumed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why nothing can be read any more, if so: `Ok` is the end of the stream.
+    fn end(&self) -> Option<Result<(), Error>> {
+        // Flags first: they say what the watermark read after them means.
+        let bits = self.shared.flags();
+        if self.readable() > self.consumed {
+            return None;
+        }
+        if bits & flags::FIN != 0 {
+            return Some(Ok(()));
+        }
+        if bits & flags::RESET != 0 {
+            let code = self.shared.engine().reset_code.load(Relaxed);
+            return Some(Err(Error::Stream(StreamError::Reset(code))));
+        }
+        if bits & flags::DEAD != 0 {
+            return Some(Err(self.shared.seed.session.error()));
+        }
+        None
+    }
+
+    /// Reads without waiting; `None` if there is nothing yet, `Some(0)` at the end.
+    ///
+    /// # Errors
+    /// The stream or its session failed.
+    pub fn try_read(&mut self, out: &mut [u8]) -> Result<Option<usize>, Error> {
+        if let Some(count) = self.take(out)? {
+            return Ok(Some(count));
+        }
+        let inner = &self.shared.keeper.inner;
+        if inner.config.poller == Poller::Inline
+            && let Some(mut engine) = inner.owner.try_own()
+        {
+            engine.poll(now());
+            inner.let_go(engine);
+        }
+        self.take(out)
+    }
+
+    /// Takes what has arrived already.
+    fn take(&mut self, out: &mut [u8]) -> Result<Option<usize>, Error> {
+        let mut done = 0;
+        while done < out.len() && self.readable() > self.consumed {
+            let slice = (out.len() - done).min(READ_SLICE);
+            let copied = self.copy_out(&mut out[done..done + slice])?;
+            done += copied;
+            self.tell()?;
+            if copied == READ_SLICE && self.shared.keeper.inner.config.poller == Poller::Inline {
+                // The peer's writer waits for confirmations while we copy.
+                let inner = &self.shared.keeper.inner;
+                if let Some(mut engine) = inner.owner.try_own() {
+                    engine.poll(now());
+                    inner.let_go(engine);
+                }
+            }
+        }
+        if done > 0 || out.is_empty() {
+            return Ok(Some(done));
+        }
+        match self.end() {
+            None => Ok(None),
+            Some(outcome) => outcome.map(|()| Some(0)),
+        }
+    }
+}
+
+impl Read for ReceiveHalf {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(count) = self.take(out)? {
+                return Ok(count);
+            }
+            let shared = Arc::clone(&self.shared);
+            let consumed = self.consumed;
+            let over = flags::FIN | flags::RESET | flags::DEAD;
+            let ready =
+                || shared.flags() & over != 0 || shared.engine().readable.load(Acquire) > consumed;
+            let word = &shared.application().read_waiter;
+            let waited = shared.keeper.wait(&CellWait { word, ready }, None)?;
+            debug_assert_eq!(waited, Waited::Ready, "without a deadline");
+        }
+    }
+}
+
+impl Drop for ReceiveHalf {
+    fn drop(&mut self) {
+        let key = self.shared.seed.key;
+        self.shared.keeper.inner.submit(Command::Stop(key, reset::CANCELLED));
+    }
+}
