@@ -5,12 +5,14 @@
 //! - [`helper`]: the thread that is asleep unless something beside the data path is to be done.
 //! - [`links`]: control connections; [`link`]: one of them, one per session; [`sockets`].
 //! - [`dedicated`]: the polling thread, if there is one.
+//! - [`reach`]: what streams ask of their engine.
 
 mod dedicated;
 mod helper;
 mod link;
 mod links;
 mod owner;
+mod reach;
 mod sockets;
 mod wait;
 

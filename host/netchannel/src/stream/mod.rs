@@ -74,7 +74,7 @@ impl Stream {
         keeper.wait(&CellWait { word: &shared.application().read_waiter, ready }, None)?;
         let bits = shared.flags();
         if bits & flags::DEAD != 0 {
-            return Err(shared.seed.session.error());
+            return Err(shared.session_error());
         }
         if bits & flags::OPENED == 0 {
             let code =
@@ -120,14 +120,15 @@ impl Stream {
     /// Gives up both directions; what the peer has not read may be lost.
     pub fn reset(self, code: u32) {
         let shared = self.send.shared();
-        let (inner, key) = (&shared.keeper.inner, shared.seed.key);
-        inner.submit(Command::Reset(key, code));
-        inner.submit(Command::Stop(key, code));
+        let (keeper, key) = (&shared.keeper, shared.seed.key);
+        keeper.submit(Command::Reset(key, code));
+        keeper.submit(Command::Stop(key, code));
     }
 
     /// How the stream travels.
     pub fn info(&self) -> StreamInfo {
-        self.send.shared().info()
+        let shared = self.send.shared();
+        shared.keeper.info(&shared.seed)
     }
 }
 

@@ -8,10 +8,9 @@ use netchannel_vns::StreamError;
 use netchannel_wire::frame::reset;
 
 use crate::cell::flags;
-use crate::config::Poller;
 use crate::error::Error;
 use crate::port::{Doorbell, What};
-use crate::runtime::{CellWait, Waited, now};
+use crate::runtime::{CellWait, Waited};
 use crate::shared::Command;
 use crate::stream::shared::Shared;
 
@@ -62,9 +61,6 @@ impl ReceiveHalf {
         let base = self
             .shared
             .keeper
-            .inner
-            .shared
-            .regions
             .resolve(window.place.load(Relaxed))
             .ok_or(Error::NoMemory { what: "receive windows" })?;
         let at = self.consumed & (size - 1);
@@ -88,7 +84,7 @@ impl ReceiveHalf {
             self.consumed += part as u64;
         }
         self.shared.application().consumed.store(self.consumed, Release);
-        self.shared.keeper.inner.shared.counters.application_copied.add_shared(len as u64);
+        self.shared.keeper.note_copied(len);
         Ok(len)
     }
 
@@ -104,9 +100,7 @@ impl ReceiveHalf {
             // The peer has credit left, so there is no hurry: the next pass takes it along.
             self.told = self.consumed;
             let doorbell = Doorbell { stream: self.shared.seed.key, what: What::Consumed };
-            if !self.shared.keeper.with_port(|port| port.ring(doorbell))? {
-                return self.shared.ring(What::Consumed);
-            }
+            return self.shared.keeper.ring_soon(doorbell);
         }
         Ok(())
     }
@@ -126,7 +120,7 @@ impl ReceiveHalf {
             return Some(Err(Error::Stream(StreamError::Reset(code))));
         }
         if bits & flags::DEAD != 0 {
-            return Some(Err(self.shared.seed.session.error()));
+            return Some(Err(self.shared.session_error()));
         }
         None
     }
@@ -139,13 +133,7 @@ impl ReceiveHalf {
         if let Some(count) = self.take(out)? {
             return Ok(Some(count));
         }
-        let inner = &self.shared.keeper.inner;
-        if inner.config.poller == Poller::Inline
-            && let Some(mut engine) = inner.owner.try_own()
-        {
-            engine.poll(now());
-            inner.let_go(engine);
-        }
+        self.shared.keeper.drive();
         self.take(out)
     }
 
@@ -157,13 +145,9 @@ impl ReceiveHalf {
             let copied = self.copy_out(&mut out[done..done + slice])?;
             done += copied;
             self.tell()?;
-            if copied == READ_SLICE && self.shared.keeper.inner.config.poller == Poller::Inline {
+            if copied == READ_SLICE {
                 // The peer's writer waits for confirmations while we copy.
-                let inner = &self.shared.keeper.inner;
-                if let Some(mut engine) = inner.owner.try_own() {
-                    engine.poll(now());
-                    inner.let_go(engine);
-                }
+                self.shared.keeper.drive();
             }
         }
         if done > 0 || out.is_empty() {
@@ -197,6 +181,6 @@ impl Read for ReceiveHalf {
 impl Drop for ReceiveHalf {
     fn drop(&mut self) {
         let key = self.shared.seed.key;
-        self.shared.keeper.inner.submit(Command::Stop(key, reset::CANCELLED));
+        self.shared.keeper.submit(Command::Stop(key, reset::CANCELLED));
     }
 }

@@ -7,10 +7,9 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use netchannel_vns::StreamError;
 
 use crate::cell::{buffer, flags};
-use crate::config::Poller;
 use crate::error::Error;
 use crate::port::What;
-use crate::runtime::{CellWait, now};
+use crate::runtime::CellWait;
 use crate::shared::Command;
 use crate::stream::shared::Shared;
 
@@ -37,7 +36,7 @@ impl SendHalf {
         }
         let bits = self.shared.flags();
         if bits & flags::DEAD != 0 {
-            return Some(self.shared.seed.session.error());
+            return Some(self.shared.session_error());
         }
         if bits & flags::STOPPED != 0 {
             let code = self.shared.engine().stop_code.load(Relaxed);
@@ -50,7 +49,7 @@ impl SendHalf {
     pub fn finish(&mut self) {
         if !self.finished {
             self.finished = true;
-            self.shared.keeper.inner.submit(Command::Finish(self.shared.seed.key));
+            self.shared.keeper.submit(Command::Finish(self.shared.seed.key));
         }
     }
 
@@ -69,7 +68,7 @@ impl SendHalf {
             return Ok(());
         }
         if bits & flags::DEAD != 0 {
-            return Err(shared.seed.session.error());
+            return Err(shared.session_error());
         }
         Err(Error::Stream(StreamError::Stopped(shared.engine().stop_code.load(Relaxed))))
     }
@@ -81,28 +80,11 @@ impl SendHalf {
 
     /// Takes as many bytes as there is room for; 0 if there is none now.
     fn write_some(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        if self.shared.keeper.inner.config.poller == Poller::Inline
-            && let Some(taken) = self.write_direct(bytes)
-        {
+        if let Some(taken) = self.shared.keeper.write_direct(self.shared.seed.key, bytes) {
+            self.tail += taken as u64;
             return Ok(taken);
         }
         self.write_buffered(bytes)
-    }
-
-    /// Straight from the caller's buffer, if the device can and this thread may drive.
-    fn write_direct(&mut self, bytes: &[u8]) -> Option<usize> {
-        let inner = &self.shared.keeper.inner;
-        if !inner.device.moves_bytes_while_posting() {
-            return None;
-        }
-        let mut engine = inner.owner.try_own()?;
-        // SAFETY: the slice is valid for reads during the call.
-        let taken =
-            unsafe { engine.write_direct(&now, self.shared.seed.key, bytes.as_ptr(), bytes.len()) };
-        inner.let_go(engine);
-        let taken = taken?;
-        self.tail += taken as u64;
-        Some(taken)
     }
 
     /// By way of the send buffer.
@@ -111,7 +93,7 @@ impl SendHalf {
         let application = shared.application();
         let claimed =
             application.buffer_state.compare_exchange(buffer::IDLE, buffer::BUSY, AcqRel, Relaxed);
-        let window = self.shared.keeper.inner.config.window;
+        let window = self.shared.keeper.largest_window();
         let wanted = crate::engine::buffers::wanted(bytes.len(), window) as u32;
         application.buffer_wanted.store(wanted, Relaxed);
         if claimed.is_err() {
@@ -137,10 +119,8 @@ impl SendHalf {
         let used = self.tail - engine.confirmed.load(Acquire);
         let room = size.saturating_sub(used) as usize;
         let len = bytes.len().min(room);
-        let inner = &shared.keeper.inner;
-        let base = inner
-            .shared
-            .regions
+        let base = shared
+            .keeper
             .resolve(engine.buffer_place.load(Relaxed))
             .ok_or(Error::NoMemory { what: "send buffers" })?;
         let mut done = 0;
@@ -160,7 +140,7 @@ impl SendHalf {
             self.tail += part as u64;
         }
         shared.application().tail.store(self.tail, Release);
-        inner.shared.counters.application_copied.add_shared(len as u64);
+        shared.keeper.note_copied(len);
         Ok(len)
     }
 

@@ -1,0 +1,111 @@
+//! What streams ask of their engine. They know nothing beyond this, so that it does not matter to
+//! them who drives the engine and in which process.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::config::Poller;
+use crate::engine::StreamKey;
+use crate::error::Error;
+use crate::port::Doorbell;
+use crate::runtime::{Keeper, now};
+use crate::shared::{Command, StreamSeed};
+use crate::stream::StreamInfo;
+
+impl Keeper {
+    /// Gives the command to the engine and sees to it that it is taken.
+    pub(crate) fn submit(&self, command: Command) {
+        self.inner.submit(command);
+    }
+
+    /// Tells the engine to look at a stream's cell: at once, if this thread may drive it.
+    pub(crate) fn ring(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
+        let inner = &self.inner;
+        if inner.config.poller == Poller::Inline
+            && let Some(mut engine) = inner.owner.try_own()
+        {
+            engine.doorbell(doorbell);
+            engine.poll(now());
+            inner.let_go(engine);
+            return Ok(());
+        }
+        while !self.with_port(|port| port.ring(doorbell))? {
+            // Full: somebody has to take what is in it.
+            inner.wake_driver();
+            inner.with_engine(|_| ());
+        }
+        match inner.config.poller {
+            Poller::Dedicated => inner.wake_driver(),
+            // Whoever drives takes it in its next pass; if this one was its last, it is ours.
+            Poller::Inline => inner.with_engine(|_| ()),
+        }
+        Ok(())
+    }
+
+    /// As [`ring`](Self::ring), for what the engine's next pass may take along.
+    pub(crate) fn ring_soon(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
+        match self.with_port(|port| port.ring(doorbell))? {
+            true => Ok(()),
+            false => self.ring(doorbell),
+        }
+    }
+
+    /// One pass of the engine, if it is for applications' threads to drive and nobody does.
+    pub(crate) fn drive(&self) {
+        let inner = &self.inner;
+        if inner.config.poller == Poller::Inline
+            && let Some(mut engine) = inner.owner.try_own()
+        {
+            engine.poll(now());
+            inner.let_go(engine);
+        }
+    }
+
+    /// Writes straight from the caller's buffer, if the device can and this thread may drive:
+    /// returns how many bytes were taken.
+    pub(crate) fn write_direct(&self, stream: StreamKey, bytes: &[u8]) -> Option<usize> {
+        let inner = &self.inner;
+        if inner.config.poller != Poller::Inline || !inner.device.moves_bytes_while_posting() {
+            return None;
+        }
+        let mut engine = inner.owner.try_own()?;
+        // SAFETY: the slice is valid for reads during the call.
+        let taken = unsafe { engine.write_direct(&now, stream, bytes.as_ptr(), bytes.len()) };
+        inner.let_go(engine);
+        taken
+    }
+
+    /// The address of a place that stands in a cell.
+    pub(crate) fn resolve(&self, place: u64) -> Option<NonNull<u8>> {
+        self.inner.shared.regions.resolve(place)
+    }
+
+    /// Bytes of the largest receive window and send buffer.
+    pub(crate) fn largest_window(&self) -> usize {
+        self.inner.config.window
+    }
+
+    /// Counts payload bytes that the application's thread copied.
+    pub(crate) fn note_copied(&self, bytes: usize) {
+        self.inner.shared.counters.application_copied.add_shared(bytes as u64);
+    }
+
+    /// Why the session of a stream is over.
+    pub(crate) fn session_error(&self, seed: &StreamSeed) -> Error {
+        seed.session.error()
+    }
+
+    /// How a stream travels.
+    pub(crate) fn info(&self, seed: &StreamSeed) -> StreamInfo {
+        let inner = &self.inner;
+        StreamInfo {
+            peer: seed.session.peer,
+            device: inner.device.name.clone(),
+            provider: inner.device.provider,
+            channels: seed.session.channels,
+            class: seed.class,
+            policy: inner.config.policy,
+            reason: inner.reason.clone(),
+        }
+    }
+}
