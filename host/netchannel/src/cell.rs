@@ -5,6 +5,7 @@
 //! is. The engine believes nothing that it reads: it checks the application's offsets against its
 //! private state.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -107,17 +108,27 @@ const BLOCK_CELLS: usize = 4_096;
 /// One cell, kept mapped by this handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
-    block: Arc<Mapping>,
-    offset: usize,
+    /// In `_block`. Looked up once: every read and write of a stream begins here.
+    state: NonNull<CellState>,
+    _block: Arc<Mapping>,
 }
 
+// SAFETY: a cell is made of atomics, in memory that `_block` keeps mapped.
+unsafe impl Send for Cell {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Cell {}
+
 impl Cell {
+    /// The cell at `offset`; `None` if it would not lie inside of the block, or not aligned.
+    fn at(block: &Arc<Mapping>, offset: usize) -> Option<Self> {
+        let state = NonNull::from(block.at::<CellState>(offset)?);
+        Some(Self { state, _block: Arc::clone(block) })
+    }
+
+    #[inline]
     pub(crate) fn state(&self) -> &CellState {
-        match self.block.at::<CellState>(self.offset) {
-            Some(state) => state,
-            // `CellBlocks` hands out aligned offsets inside of the block only.
-            None => unreachable!("a cell outside of its block"),
-        }
+        // SAFETY: `at` got the pointer from the mapping, which lives as long as `self`.
+        unsafe { self.state.as_ref() }
     }
 }
 
@@ -142,9 +153,7 @@ impl CellBlocks {
         let memory = SharedMemory::create("netchannel-cells", size * BLOCK_CELLS)
             .map_err(Error::shared_memory("making stream cells"))?;
         let block = Arc::new(memory.map().map_err(Error::shared_memory("mapping stream cells"))?);
-        self.free.extend(
-            (0..BLOCK_CELLS).rev().map(|i| Cell { block: Arc::clone(&block), offset: i * size }),
-        );
+        self.free.extend((0..BLOCK_CELLS).rev().filter_map(|i| Cell::at(&block, i * size)));
         self.blocks.push((memory, block));
         Ok(())
     }

@@ -17,6 +17,9 @@ use crate::engine::{Drive, Engine, StreamKey};
 const COPY_BYTES_PER_MICRO: u64 = 80_000;
 /// The wait is worth it for more than this only.
 const MIN_WAIT_BYTES: u64 = 8_192;
+/// Who polled this recently sends first and looks for what arrived afterwards, if at all: a short
+/// message then costs no poll of the queues.
+const JUST_POLLED: Duration = Duration::from_micros(10);
 /// Without any progress for this long the call ends and the application waits its own way.
 const PATIENCE: Duration = Duration::from_micros(5);
 
@@ -51,6 +54,7 @@ impl<C: Context> Engine<C> {
 
         let mut last_progress = clock();
         let mut now = last_progress;
+        let mut just_polled = now.saturating_since(self.last_poll) < JUST_POLLED;
         let mut last_confirmed = start;
         while let Some(Some(session)) = self.sessions.get_mut(slot) {
             let Some(half) = session.streams.send_half(id) else { break };
@@ -65,7 +69,11 @@ impl<C: Context> Engine<C> {
                     break;
                 }
             }
-            let moved = self.poll(now);
+            let moved = if std::mem::take(&mut just_polled) {
+                self.run_session(now.max(self.last_poll), key.session())
+            } else {
+                self.poll(now)
+            };
             let Some(Some(session)) = self.sessions.get(slot) else { break };
             let Some(half) = session.streams.send_half(id) else { break };
             if session.is_over() {

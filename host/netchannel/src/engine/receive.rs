@@ -55,6 +55,7 @@ impl<C: Context> Engine<C> {
             return;
         }
         session.attention = true;
+        session.owing.insert(usize::from(number));
         let bytes = self.group.message(slot, length);
         let counters = &self.shared.counters;
         let outcome = take_frames(now, ChannelId(number), session, bytes, counters).and_then(
@@ -66,6 +67,7 @@ impl<C: Context> Engine<C> {
                     channel.state_mut().on_processed(elicits_ack);
                 } else {
                     held.push(elicits_ack);
+                    session.holding.insert(usize::from(number));
                 }
                 while let Some(carried) = channel.poll_confirmed() {
                     for item in &carried {

@@ -72,6 +72,31 @@ pub(crate) struct Payload {
     pub(crate) received: u64,
 }
 
+/// Some of a session's Channels: most passes concern one or two of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChannelSet(u64);
+
+impl ChannelSet {
+    pub(crate) fn insert(&mut self, number: usize) {
+        debug_assert!(number < 64, "`Config::check` allows 64 Channels");
+        self.0 |= 1 << (number & 63);
+    }
+
+    pub(crate) fn remove(&mut self, number: usize) {
+        self.0 &= !(1 << (number & 63));
+    }
+
+    /// The numbers, ascending.
+    pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let number = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (number < 64).then_some(number as usize)
+        })
+    }
+}
+
 /// A session.
 pub(crate) struct Session<C: Context> {
     pub(crate) shared: Arc<SessionShared>,
@@ -92,6 +117,12 @@ pub(crate) struct Session<C: Context> {
     /// Messages per Channel (and whether they elicit an acknowledgement) that must not be
     /// acknowledged before what was refused of them: a peer forgets what is acknowledged.
     pub(crate) held: Vec<Vec<bool>>,
+    /// Channels with entries in `held`.
+    pub(crate) holding: ChannelSet,
+    /// Channels with a draft.
+    pub(crate) drafts: ChannelSet,
+    /// Channels that may owe an acknowledgement or have a timer.
+    pub(crate) owing: ChannelSet,
     /// Failed or closed: waits for the applications to let go.
     pub(crate) over: bool,
     /// When to look, which stream, and its tail when it was noted.
@@ -112,6 +143,9 @@ impl<C: Context> Session<C> {
             timer: Timestamp::MAX,
             payload,
             held,
+            holding: ChannelSet::default(),
+            drafts: ChannelSet::default(),
+            owing: ChannelSet::default(),
             shared,
             streams,
             scheduler,
@@ -260,9 +294,9 @@ impl<C: Context> Session<C> {
     pub(crate) fn next_timeout(&self, group: &Group<C, Carried>) -> Option<Timestamp> {
         let buffers = self.idle_buffers.front().map(|(at, ..)| *at);
         let channels = self
-            .channels
+            .owing
             .iter()
-            .filter_map(|key| group.channel(*key)?.state().next_timeout())
+            .filter_map(|number| group.channel(*self.channels.get(number)?)?.state().next_timeout())
             .min();
         [buffers, self.streams.next_timeout(), channels].into_iter().flatten().min()
     }

@@ -51,6 +51,7 @@ impl<C: Context> Engine<C> {
                 }
             }
             if pushed {
+                session.drafts.insert(usize::from(via.0));
                 channel.carry(outgoing.carried);
                 session.streams.on_control_sent(&outgoing.carried, via);
                 any = true;
@@ -72,13 +73,14 @@ impl<C: Context> Engine<C> {
     /// Lets messages be acknowledged whose refusals are all in drafts or sent.
     fn stop_holding(&mut self, slot: u32) {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
-        for (number, key) in session.channels.iter().enumerate() {
-            let held = &mut session.held[number];
-            if held.is_empty() || session.streams.has_refusals(ChannelId(number as u16)) {
+        for number in session.holding.iter() {
+            if session.streams.has_refusals(ChannelId(number as u16)) {
                 continue;
             }
-            let Some(channel) = self.group.channel_mut(*key) else { continue };
-            for elicits_ack in held.drain(..) {
+            session.holding.remove(number);
+            let key = session.channels.get(number).copied();
+            let Some(channel) = key.and_then(|key| self.group.channel_mut(key)) else { continue };
+            for elicits_ack in session.held[number].drain(..) {
                 channel.state_mut().on_processed(elicits_ack);
             }
         }
@@ -126,6 +128,7 @@ impl<C: Context> Engine<C> {
         let key = session.channels[number];
         let direct = self.context.attributes().moves_bytes_while_posting();
         let Some(channel) = self.group.channel_mut(key) else { return Ok(false) };
+        session.drafts.insert(number);
         let mut left = assignment.bytes;
         let mut bulk = false;
         let mut any = false;
@@ -192,15 +195,20 @@ impl<C: Context> Engine<C> {
     }
 
     fn flush(&mut self, now: Timestamp, slot: u32) -> bool {
-        let Some(Some(session)) = self.sessions.get(slot as usize) else { return false };
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
         let mut any = false;
         let mut failure = None;
-        for key in &session.channels {
-            let Some(channel) = self.group.channel_mut(*key) else { continue };
+        for number in session.drafts.iter() {
+            let key = session.channels.get(number).copied();
+            let Some(channel) = key.and_then(|key| self.group.channel_mut(key)) else { continue };
             match channel.flush(now) {
                 Ok(sent) => any |= sent,
                 Err(error) => failure = Some(error),
             }
+            if !channel.has_draft() {
+                session.drafts.remove(number);
+            }
+            session.owing.insert(number);
         }
         if let Some(error) = failure {
             self.on_post_failed(slot, error);
@@ -211,11 +219,12 @@ impl<C: Context> Engine<C> {
     /// Acknowledges where that is due (with `all`, wherever anything is unacknowledged).
     pub(super) fn acknowledge(&mut self, now: Timestamp, slot: u32, all: bool) -> bool {
         use netchannel_channel::AckNeed;
-        let Some(Some(session)) = self.sessions.get(slot as usize) else { return false };
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
         let mut any = false;
         let mut failure = None;
-        for key in &session.channels {
-            let Some(channel) = self.group.channel_mut(*key) else { continue };
+        for number in session.owing.iter() {
+            let key = session.channels.get(number).copied();
+            let Some(channel) = key.and_then(|key| self.group.channel_mut(key)) else { continue };
             if channel.state().next_timeout().is_some_and(|at| at <= now) {
                 channel.state_mut().on_timeout(now);
             }
@@ -229,6 +238,10 @@ impl<C: Context> Engine<C> {
                     Ok(sent) => any |= sent,
                     Err(error) => failure = Some(error),
                 }
+            }
+            let state = channel.state();
+            if state.wants_ack() == AckNeed::None && state.next_timeout().is_none() {
+                session.owing.remove(number);
             }
         }
         if let Some(error) = failure {
