@@ -7,7 +7,7 @@ use netchannel_wire::{Frame, StreamId};
 
 use crate::pool::SlabId;
 use crate::send::Form;
-use crate::streams::{Carried, Placement, Role, Streams, StreamsConfig};
+use crate::streams::{ApplicationId, Carried, Placement, Role, Streams, StreamsConfig};
 
 static ZEROES: [u8; 4096] = [0; 4096];
 
@@ -128,7 +128,7 @@ impl Host {
             7 => self.streams.stop(id, 2),
             8 => self.streams.release(id, 3),
             9 if self.slabs < 4 => {
-                self.streams.add_slab(SlabId(self.slabs));
+                self.streams.add_slab(ApplicationId::LOCAL, SlabId(self.slabs));
                 self.slabs += 1;
             }
             _ => {
@@ -190,7 +190,9 @@ impl Host {
 
     fn check(&self) {
         let total = u64::from(self.slabs) << 21;
-        assert!(self.streams.pool().free_bytes() <= total);
+        assert!(
+            self.streams.pool(ApplicationId::LOCAL).map_or(0, |pool| pool.free_bytes()) <= total
+        );
         assert!(self.streams.owing() <= self.frames + 2 * self.streams.len() + self.carried.len());
     }
 }

@@ -36,7 +36,7 @@
 //! ```
 //! use netchannel_units::{ChannelId, Class, StreamOffset, Timestamp};
 //! use netchannel_vns::streams::{Control, Role};
-//! use netchannel_vns::{Placement, SlabId, Streams, StreamsConfig};
+//! use netchannel_vns::{ApplicationId, Placement, SlabId, Streams, StreamsConfig};
 //! use netchannel_wire::Frame;
 //!
 //! let config = |role| StreamsConfig {
@@ -50,7 +50,7 @@
 //! let (now, via) = (Timestamp::ZERO, ChannelId(0));
 //! let mut client = Streams::new(config(Role::Client));
 //! let mut server = Streams::new(config(Role::Server));
-//! server.add_slab(SlabId(0));
+//! server.add_slab(ApplicationId::LOCAL, SlabId(0));
 //!
 //! let id = client.open(80, Class::Latency)?;
 //! client.write(id, StreamOffset::new(5))?;
@@ -93,4 +93,4 @@ pub mod streams;
 pub use error::{ProtocolError, StreamError};
 pub use pool::{Lease, SlabId, WindowPool};
 pub use send::{Chunk, Form, Grant};
-pub use streams::{Carried, Placement, Role, Streams, StreamsConfig};
+pub use streams::{ApplicationId, Carried, Placement, Role, Streams, StreamsConfig};

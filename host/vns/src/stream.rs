@@ -7,6 +7,7 @@ use netchannel_wire::frame::GrantId;
 
 use crate::receive::ReceiveHalf;
 use crate::send::SendHalf;
+use crate::streams::AccountIndex;
 
 /// Frames that a stream owes its peer, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +101,8 @@ pub(crate) struct Stream {
     /// The application has let go of the stream.
     pub(crate) released: bool,
     pub(crate) last_active: Timestamp,
+    /// Whose memory its windows lie in.
+    pub(crate) account: AccountIndex,
     /// Its bytes were refused; it waits for room.
     pub(crate) is_starved: bool,
     pub(crate) in_idle_queue: bool,
@@ -130,6 +133,7 @@ impl Stream {
             stop_code: 0,
             released: false,
             last_active: Timestamp::ZERO,
+            account: AccountIndex::default(),
             is_starved: false,
             in_idle_queue: false,
             in_owing_queue: false,

@@ -1,6 +1,7 @@
 //! The streams of one session.
 //!
 //! - [`items`]: what goes in and comes out.
+//! - `accounts`: receive memory of each application.
 //! - `commands`: inputs from the application.
 //! - `network`: frames from the peer.
 //! - `fate`: what became of what was sent: confirmed, lost, refused.
@@ -21,6 +22,7 @@ use crate::receive::{Piece, ReceiveHalf, ReceiveLimits};
 use crate::send::{SendHalf, SendState};
 use crate::stream::{Opening, Owed, Stream};
 
+mod accounts;
 mod commands;
 mod fate;
 pub mod items;
@@ -28,6 +30,9 @@ mod network;
 mod output;
 mod queues;
 
+pub(crate) use accounts::AccountIndex;
+use accounts::Accounts;
+pub use accounts::ApplicationId;
 pub use items::{Backlog, Carried, Control, Incoming, Outgoing, Placement, Role, StreamsConfig};
 use queues::Queues;
 
@@ -48,11 +53,8 @@ pub struct Streams {
     theirs: usize,
     next_id: u32,
     seen: SeenIds,
-    pool: WindowPool,
+    accounts: Accounts,
     next_grant: u32,
-    slab_wanted: bool,
-    /// Starved streams asked for a slab since the last one came.
-    starved_asked: bool,
     pieces: Vec<Piece>,
     queues: Queues,
 }
@@ -69,10 +71,8 @@ impl Streams {
                 Role::Server => 1,
             },
             seen: SeenIds::default(),
-            pool: WindowPool::default(),
+            accounts: Accounts::default(),
             next_grant: 0,
-            slab_wanted: false,
-            starved_asked: false,
             pieces: Vec::new(),
             queues: Queues::default(),
         }
@@ -128,21 +128,41 @@ impl Streams {
 
     // --- memory ---
 
-    /// A slab of remote-writable memory for windows of this session.
-    pub fn add_slab(&mut self, slab: SlabId) {
-        self.pool.add_slab(slab);
-        self.slab_wanted = false;
-        self.starved_asked = false;
+    /// A slab of remote-writable memory for windows of an application's streams in this session.
+    pub fn add_slab(&mut self, application: ApplicationId, slab: SlabId) {
+        self.accounts.add_slab(application, slab);
     }
 
-    /// Whether more slabs would help; asks once per shortage.
-    pub fn take_slab_demand(&mut self) -> bool {
-        std::mem::take(&mut self.slab_wanted)
+    /// An application for which more slabs would help; asks once per shortage.
+    pub fn take_slab_demand(&mut self) -> Option<ApplicationId> {
+        self.accounts.take_slab_demand()
     }
 
-    /// The pool of windows.
-    pub fn pool(&self) -> &WindowPool {
-        &self.pool
+    /// The pool of windows of an application, if it has slabs or streams.
+    pub fn pool(&self, application: ApplicationId) -> Option<&WindowPool> {
+        self.accounts.find(application).map(|account| &account.pool)
+    }
+
+    /// Makes a stream the business of `application`: its windows lie in that one's slabs. To be
+    /// called before the first byte arrives, right after [`open`](Self::open) or the frame that
+    /// made [`poll_incoming`](Self::poll_incoming) name it; until then it is the engine's own
+    /// process's. False, and nothing changed, if it is too late.
+    pub fn assign(&mut self, id: StreamId, application: ApplicationId) -> bool {
+        let Some(stream) = self.table.get_mut(&id.0) else { return false };
+        if stream.receive.windows().next().is_some() {
+            return false;
+        }
+        let account = self.accounts.open(application);
+        self.accounts.on_stream_removed(stream.account);
+        self.accounts.on_stream_added(account);
+        stream.account = account;
+        true
+    }
+
+    /// Forgets an application whose streams are all gone, and with it its slabs, in which nothing
+    /// is leased then. False if it still has streams.
+    pub fn close_application(&mut self, application: ApplicationId) -> bool {
+        self.accounts.close(application)
     }
 
     // --- the table ---
@@ -159,13 +179,16 @@ impl Streams {
         let mut stream = Box::new(Stream::new(class, service, opening, send, receive));
         let first = if opening == Opening::New { Owed::OPEN } else { Owed::OPENED };
         self.queues.owe(id, &mut stream, first);
+        self.accounts.on_stream_added(stream.account);
         self.table.insert(id.0, stream);
     }
 
     /// Forgets a stream that both sides are done with.
     fn retire(&mut self, id: StreamId) {
-        if self.table.get(&id.0).is_some_and(|s| s.is_over()) {
-            self.table.remove(&id.0);
+        if self.table.get(&id.0).is_some_and(|s| s.is_over())
+            && let Some(stream) = self.table.remove(&id.0)
+        {
+            self.accounts.on_stream_removed(stream.account);
             self.queues.closed.push_back(id);
             if !self.is_ours(id) {
                 self.theirs -= 1;

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use netchannel_units::{ChannelId, Class, StreamOffset, Timestamp};
 use netchannel_vns::streams::{Control, Role};
-use netchannel_vns::{Carried, Form, SlabId, Streams, StreamsConfig};
+use netchannel_vns::{ApplicationId, Carried, Form, SlabId, Streams, StreamsConfig};
 use netchannel_wire::{Frame, StreamId};
 
 thread_local! {
@@ -64,7 +64,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let mut server = Streams::new(config(Role::Server));
-        (0..4).for_each(|slab| server.add_slab(SlabId(slab)));
+        (0..4).for_each(|slab| server.add_slab(ApplicationId::LOCAL, SlabId(slab)));
         Self {
             client: Streams::new(config(Role::Client)),
             server,
@@ -155,7 +155,11 @@ fn an_idle_stream_is_small() {
         pair.now = at;
         pair.server.on_timeout(at);
     }
-    assert_eq!(pair.server.pool().free_bytes(), 4 << 21, "an idle stream holds no window");
+    assert_eq!(
+        pair.server.pool(ApplicationId::LOCAL).unwrap().free_bytes(),
+        4 << 21,
+        "an idle stream holds no window"
+    );
     let held = ALLOCATED.get().1 - before;
     let each = held / (2 * STREAMS);
     println!("{each} bytes per idle stream and side");

@@ -3,7 +3,7 @@
 use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp};
 use netchannel_vns::fuzzing::check_hostile;
 use netchannel_vns::streams::{Placement, Role};
-use netchannel_vns::{ProtocolError, SlabId, Streams, StreamsConfig};
+use netchannel_vns::{ApplicationId, ProtocolError, SlabId, Streams, StreamsConfig};
 use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, StreamId};
 use proptest::prelude::*;
@@ -45,7 +45,7 @@ fn server(slabs: u32) -> Streams {
         eager_chunk: 4096,
         bulk_min: 4096,
     });
-    (0..slabs).for_each(|slab| streams.add_slab(SlabId(slab)));
+    (0..slabs).for_each(|slab| streams.add_slab(ApplicationId::LOCAL, SlabId(slab)));
     streams
 }
 

@@ -7,6 +7,7 @@ mod model;
 use model::host::REFUSED_SERVICE;
 use model::{Model, Shape};
 use netchannel_units::{Duration, StreamOffset};
+use netchannel_vns::ApplicationId;
 use netchannel_vns::receive::ReceiveState;
 use netchannel_wire::StreamId;
 
@@ -177,7 +178,10 @@ fn wind_up(model: &mut Model) {
         assert_eq!(host.streams.len(), 0, "{:?}: {}", host.role, stuck(model));
         assert!(host.apps.values().all(|app| app.closed));
         let slabs = host.memory.len() as u64;
-        assert_eq!(host.streams.pool().free_bytes(), slabs * model::host::SLAB as u64);
+        assert_eq!(
+            host.streams.pool(ApplicationId::LOCAL).unwrap().free_bytes(),
+            slabs * model::host::SLAB as u64
+        );
         assert_eq!(host.streams.owing(), 0);
     }
     for host in &mut model.hosts {

@@ -10,7 +10,7 @@ use netchannel_scheduler::{ChannelView, Scheduler};
 use netchannel_units::{Duration, StreamOffset, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_vns::streams::IdHasher;
-use netchannel_vns::{Carried, SlabId, Streams};
+use netchannel_vns::{ApplicationId, Carried, SlabId, Streams};
 use netchannel_wire::StreamId;
 
 use crate::cell::{Cell, buffer};
@@ -165,7 +165,7 @@ impl<C: Context> Session<C> {
 
     pub(crate) fn add_slab(&mut self, slab: WindowSlab<C>) {
         self.attention = true;
-        self.streams.add_slab(SlabId(self.slabs.len() as u32));
+        self.streams.add_slab(ApplicationId::LOCAL, SlabId(self.slabs.len() as u32));
         self.slabs.push(slab);
     }
 

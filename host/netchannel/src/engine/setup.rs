@@ -263,7 +263,7 @@ impl<C: Context> Engine<C> {
             }
             self.cells.give(entry.cell);
         }
-        if session.streams.take_slab_demand() {
+        if session.streams.take_slab_demand().is_some() {
             let held = (session.slabs.len() as u64) << SLAB_LOG2;
             if held + (1 << SLAB_LOG2) <= self.config.session_memory as u64 {
                 lock(&self.shared.slab_demand).push(slot);

@@ -49,7 +49,7 @@ impl Streams {
     pub fn consume(&mut self, now: Timestamp, id: StreamId, upto: StreamOffset) -> bool {
         let limits = self.limits();
         let Some(stream) = self.table.get_mut(&id.0) else { return true };
-        if !stream.receive.consume(upto, &mut self.pool) {
+        if !stream.receive.consume(upto, self.accounts.pool(stream.account)) {
             return false;
         }
         stream.last_active = now;
@@ -88,7 +88,7 @@ impl Streams {
         let Some(stream) = self.table.get_mut(&id.0) else { return };
         // A window that the peer may write into comes back with its FIN or its RETURN: STOP makes
         // it reset.
-        if stream.receive.stop(&mut self.pool) {
+        if stream.receive.stop(self.accounts.pool(stream.account)) {
             stream.stop_code = code;
             self.queues.owe(id, stream, Owed::STOP);
         }
@@ -131,7 +131,7 @@ impl Streams {
             if stream.last_active + IDLE_RELEASE > now {
                 self.queues.note_idle(id, stream);
             } else if stream.receive.is_idle()
-                && let Some(grant) = stream.receive.release_idle(&mut self.pool)
+                && let Some(grant) = stream.receive.release_idle(self.accounts.pool(stream.account))
             {
                 stream.recall = Some(grant);
                 self.queues.owe(id, stream, Owed::RECALL);

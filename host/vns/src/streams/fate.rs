@@ -3,8 +3,8 @@
 use netchannel_units::ChannelId;
 use netchannel_wire::StreamId;
 
-use super::Streams;
 use super::items::Carried;
+use super::{AccountIndex, Streams};
 use crate::stream::{Opening, Owed};
 
 impl Streams {
@@ -104,32 +104,42 @@ impl Streams {
         self.queues.owe(id, stream, owed);
         if !stream.is_starved && stream.receive.current().is_none() {
             stream.is_starved = true;
-            self.queues.starved.push_back(id);
+            self.accounts.get(stream.account).starved.push_back(id);
         }
         self.retire(id);
     }
 
-    /// Streams whose bytes were refused get new credit when there is room: the first first.
+    /// Streams whose bytes were refused get new credit when there is room: of each application the
+    /// first first.
     pub(super) fn feed_starved(&mut self) {
-        let limits = self.limits();
-        while let Some(&id) = self.queues.starved.front() {
-            if let Some(stream) = self.table.get_mut(&id.0) {
-                let waits = stream.refusals == 0
-                    && stream.receive.wants_more()
-                    && stream.receive.current().is_none();
-                if waits {
-                    if !stream.receive.retry_room(limits, &mut self.pool) {
-                        self.slab_wanted |= !std::mem::replace(&mut self.starved_asked, true);
-                        return;
-                    }
-                    self.queues.owe(id, stream, Owed::CREDIT);
-                    self.queues.note_idle(id, stream);
-                } else if stream.refusals == 0 && stream.receive.credit_due(limits) {
-                    self.queues.owe(id, stream, Owed::CREDIT);
-                }
-                stream.is_starved = false;
+        for account in self.accounts.indices() {
+            while let Some(&id) = self.accounts.get(account).starved.front()
+                && self.feed(account, id)
+            {
+                self.accounts.get(account).starved.pop_front();
             }
-            self.queues.starved.pop_front();
         }
+    }
+
+    /// False if there is no room yet.
+    fn feed(&mut self, account: AccountIndex, id: StreamId) -> bool {
+        let limits = self.limits();
+        let Some(stream) = self.table.get_mut(&id.0) else { return true };
+        let waits = stream.refusals == 0
+            && stream.receive.wants_more()
+            && stream.receive.current().is_none();
+        if waits {
+            let account = self.accounts.get(account);
+            if !stream.receive.retry_room(limits, &mut account.pool) {
+                account.slab_wanted |= !std::mem::replace(&mut account.starved_asked, true);
+                return false;
+            }
+            self.queues.owe(id, stream, Owed::CREDIT);
+            self.queues.note_idle(id, stream);
+        } else if stream.refusals == 0 && stream.receive.credit_due(limits) {
+            self.queues.owe(id, stream, Owed::CREDIT);
+        }
+        stream.is_starved = false;
+        true
     }
 }

@@ -60,7 +60,7 @@ impl Streams {
             Frame::Return { grant, .. } => {
                 if let Some(stream) = known(&mut self.table, id) {
                     // Late RETURNs of windows that were recycled otherwise are harmless.
-                    stream.receive.on_return(grant, &mut self.pool);
+                    stream.receive.on_return(grant, self.accounts.pool(stream.account));
                     self.retire(id);
                 } else {
                     self.on_stray(id)?;
@@ -71,7 +71,7 @@ impl Streams {
             Frame::Reset { code, .. } => {
                 if let Some(stream) = known(&mut self.table, id) {
                     stream.receive.on_reset(code);
-                    stream.receive.recycle(&mut self.pool);
+                    stream.receive.recycle(self.accounts.pool(stream.account));
                     self.queues.touch(id, stream);
                     self.retire(id);
                 } else {
@@ -162,11 +162,11 @@ impl Streams {
         stream.last_active = now;
         let arrival = stream
             .receive
-            .on_data(range, limits, &mut self.pool, &mut self.pieces)
+            .on_data(range, limits, self.accounts.pool(stream.account), &mut self.pieces)
             .map_err(|violation| protocol_error(id, range, GrantId(0), violation))?;
         match arrival {
             Arrival::Refuse => {
-                self.slab_wanted |= stream.receive.current().is_none();
+                self.accounts.get(stream.account).slab_wanted |= stream.receive.current().is_none();
                 if !self.queues.refuse(id, stream, range, via) {
                     let what = "flood of bytes that find no room";
                     return Err(ProtocolError::Unexpected { stream: id, what });
@@ -199,7 +199,7 @@ impl Streams {
         stream.last_active = now;
         let out_of_order = stream
             .receive
-            .on_written(range, grant, &mut self.pool)
+            .on_written(range, grant, self.accounts.pool(stream.account))
             .map_err(|violation| protocol_error(id, range, grant, violation))?;
         self.arrived(id, backlog);
         Ok(Placement::InPlace { bytes: range.len(), out_of_order })
@@ -214,12 +214,14 @@ impl Streams {
         let backlog = u64::from(backlog).max(stream.receive.pressure());
         if backlog > self.config.eager_chunk {
             let grant = GrantId(self.next_grant);
-            let upgrade = stream.receive.upgrade(backlog, grant, limits, &mut self.pool);
+            let upgrade =
+                stream.receive.upgrade(backlog, grant, limits, self.accounts.pool(stream.account));
             if matches!(upgrade, Upgrade::Granted | Upgrade::Short) {
                 self.next_grant = self.next_grant.wrapping_add(1);
                 owed |= Owed::WINDOW;
             }
-            self.slab_wanted |= matches!(upgrade, Upgrade::NoRoom | Upgrade::Short);
+            self.accounts.get(stream.account).slab_wanted |=
+                matches!(upgrade, Upgrade::NoRoom | Upgrade::Short);
         }
         if stream.receive.credit_due(limits) {
             owed |= Owed::CREDIT;
@@ -280,7 +282,7 @@ impl Streams {
             was,
             now: end,
         })?;
-        stream.receive.recycle(&mut self.pool);
+        stream.receive.recycle(self.accounts.pool(stream.account));
         self.queues.touch(id, stream);
         self.retire(id);
         Ok(())

@@ -38,7 +38,6 @@ pub(super) struct Queues {
     pub(super) backlogs: VecDeque<StreamId>,
     pub(super) touched: VecDeque<StreamId>,
     pub(super) incoming: VecDeque<Incoming>,
-    pub(super) starved: VecDeque<StreamId>,
     pub(super) idle: VecDeque<(Timestamp, StreamId)>,
     pub(super) closed: VecDeque<StreamId>,
 }

@@ -7,7 +7,7 @@ use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp};
 use netchannel_vns::receive::{Piece, ReceiveState, Window};
 use netchannel_vns::send::{Form, SendState};
 use netchannel_vns::streams::Control;
-use netchannel_vns::{Carried, Placement, Role, SlabId, Streams, StreamsConfig};
+use netchannel_vns::{ApplicationId, Carried, Placement, Role, SlabId, Streams, StreamsConfig};
 use netchannel_wire::frame::reset;
 use netchannel_wire::{Frame, StreamId};
 
@@ -82,7 +82,7 @@ impl Host {
 
     pub fn add_slab(&mut self) {
         if self.memory.len() < self.max_slabs {
-            self.streams.add_slab(SlabId(self.memory.len() as u32));
+            self.streams.add_slab(ApplicationId::LOCAL, SlabId(self.memory.len() as u32));
             self.memory.push(vec![0; SLAB]);
         }
     }
@@ -230,7 +230,7 @@ impl Host {
             assert!(!std::mem::replace(&mut app.closed, true), "closed twice");
             assert!(app.released, "closed before it was released");
         }
-        if self.streams.take_slab_demand() {
+        if self.streams.take_slab_demand().is_some() {
             self.add_slab();
         }
     }
