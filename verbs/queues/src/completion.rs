@@ -24,6 +24,14 @@ pub trait CompletionQueue: Send {
     /// [`Error::Os`] if the driver refuses.
     fn arm(&mut self) -> Result<(), Error>;
 
+    /// The same for the next *solicited* completion: that of a message whose sender asked for it
+    /// ([`SendRequest::solicited`](crate::SendRequest)), or of a failure. A device may wake for
+    /// more.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the driver refuses.
+    fn arm_solicited(&mut self) -> Result<(), Error>;
+
     /// Becomes readable when an armed queue gets a completion. Non-blocking; for `poll`/`epoll`.
     fn event_fd(&self) -> BorrowedFd<'_>;
 

@@ -85,6 +85,9 @@ pub enum AsyncEvent {
     PortDown,
     /// The device is gone.
     DeviceFatal,
+    /// A completion queue broke, most often because more completed than it has room for: its
+    /// [`poll`](CompletionQueue::poll) says so.
+    CompletionQueueFatal,
     /// This queue pair failed.
     QueuePairFatal(u32),
     /// A peer broke the protocol on this queue pair.

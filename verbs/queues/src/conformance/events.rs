@@ -1,20 +1,26 @@
 //! Sleeping on a completion queue.
 
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Check;
-use super::bench::{Chance, PATIENCE, Pair, Side, ensure, expect_success, request, say};
-use crate::work::SendOperation;
-use crate::{CompletionQueue as _, Context};
+use super::bench::{
+    Chance, PATIENCE, Pair, Side, ensure, expect, expect_success, request, say, slices_of,
+};
+use crate::context::AsyncEvent;
+use crate::queue_pair::{QueuePairInit, Service};
+use crate::work::{ReceiveRequest, SendOperation, SendRequest, Status, WorkCompletion};
+use crate::{CompletionQueue as _, Context, QueuePair as _};
 
 pub(super) fn checks<C: Context>() -> Vec<(&'static str, Check<C>)> {
     vec![
         ("events: an armed queue wakes, others do not", arm),
         ("events: a SEND that completes wakes its sender", wakes_sender),
         ("events: a receive posted late wakes too", late_receive),
+        ("events: armed for solicited ones only", solicited),
+        ("events: an overflown completion queue says so", overflow),
         ("events: two sleepers never miss one another", ping_pong),
     ]
 }
@@ -60,6 +66,71 @@ fn arm<C: Context>(a: &C, b: &C) -> Result<(), String> {
         expect_success(&pair.wait_b(id)?)?;
         // Some devices may have had more to tell meanwhile.
         pair.b.queue.drain_events().map_err(say("drain_events"))?;
+    }
+    Ok(())
+}
+
+fn solicited<C: Context>(a: &C, b: &C) -> Result<(), String> {
+    let mut pair = Pair::new(a, b)?;
+    for id in 0..5 {
+        pair.b.receive(id, &[pair.b.slice(0, 8)])?;
+    }
+    let silent = request(10, SendOperation::Send, &[pair.a.slice(0, 8)]);
+    for id in [0, 2] {
+        pair.b.queue.arm_solicited().map_err(say("arm_solicited"))?;
+        pair.b.poll()?;
+        pair.a.send(silent)?;
+        for _ in 0..MOMENT.as_millis() {
+            pair.a.poll()?;
+            let woken = readable(pair.b.queue.event_fd(), Duration::from_millis(1))?;
+            ensure!(!woken, "an event for a message that is not solicited");
+        }
+        pair.a.send(SendRequest { solicited: true, ..silent })?;
+        ensure!(sleeper_wakes(&mut pair)?, "no event for a solicited message");
+        pair.b.queue.drain_events().map_err(say("drain_events"))?;
+        for id in [id, id + 1] {
+            expect_success(&pair.wait_b(id)?)?;
+        }
+        pair.b.queue.drain_events().map_err(say("drain_events"))?;
+    }
+    pair.b.queue.arm_solicited().map_err(say("arm_solicited"))?;
+    pair.b.poll()?;
+    pair.b.queue_pair.fail().map_err(say("fail"))?;
+    ensure!(sleeper_wakes(&mut pair)?, "no event for a flushed receive");
+    expect(&pair.wait_b(4)?, &[Status::Flushed])
+}
+
+fn overflow<C: Context>(_: &C, b: &C) -> Result<(), String> {
+    // Devices round the capacity of one up.
+    const RECEIVES: u32 = 600;
+    while b.poll_event().map_err(say("poll_event"))?.is_some() {}
+    let mut queue = b.create_completion_queue(1).map_err(say("completion queue"))?;
+    let mut queue_pair = b
+        .create_queue_pair(&QueuePairInit {
+            service: Service::ReliableConnection,
+            send_queue: &queue,
+            receive_queue: &queue,
+            shared_receive_queue: None,
+            send_capacity: 1,
+            receive_capacity: RECEIVES,
+            inline_bytes: 0,
+        })
+        .map_err(say("queue pair"))?;
+    for id in 0..u64::from(RECEIVES) {
+        let request = ReceiveRequest { id, local: slices_of(&[]) };
+        // SAFETY: there are no slices.
+        unsafe { queue_pair.post_receive(&[request]) }.map_err(say("post_receive"))?;
+    }
+    queue_pair.fail().map_err(say("fail"))?;
+    let (mut event, mut error) = (false, false);
+    let deadline = Instant::now() + PATIENCE;
+    while !(event && error) {
+        event |=
+            b.poll_event().map_err(say("poll_event"))? == Some(AsyncEvent::CompletionQueueFatal);
+        // What it held may come out of it first.
+        error |= queue.poll(&mut [WorkCompletion::default(); 64]).is_err();
+        ensure!(Instant::now() < deadline, "event: {event}, error of poll: {error}");
+        std::thread::yield_now();
     }
     Ok(())
 }

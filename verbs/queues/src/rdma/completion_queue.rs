@@ -134,6 +134,12 @@ impl CompletionQueue {
         &self.owner
     }
 
+    fn arm_for(&mut self, solicited_only: bool) -> Result<(), Error> {
+        // SAFETY: the queue is alive.
+        let answer = unsafe { (self.arm)(self.owner.raw.as_ptr(), solicited_only.into()) };
+        library::check("ibv_req_notify_cq", answer)
+    }
+
     fn broken() -> Error {
         Error::errno("ibv_poll_cq", EIO)
             .advise("; the completion queue overflowed or the device is gone")
@@ -173,9 +179,11 @@ impl crate::CompletionQueue for CompletionQueue {
     }
 
     fn arm(&mut self) -> Result<(), Error> {
-        // SAFETY: the queue is alive.
-        let answer = unsafe { (self.arm)(self.owner.raw.as_ptr(), 0) };
-        library::check("ibv_req_notify_cq", answer)
+        self.arm_for(false)
+    }
+
+    fn arm_solicited(&mut self) -> Result<(), Error> {
+        self.arm_for(true)
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

@@ -97,7 +97,7 @@ fn translate(raw: &ibv_async_event, port: u8) -> Option<AsyncEvent> {
             if let Some(broken) = broken {
                 broken.store(true, Ordering::Release);
             }
-            AsyncEvent::Unknown(sys::IBV_EVENT_CQ_ERR)
+            AsyncEvent::CompletionQueueFatal
         }
         other => AsyncEvent::Unknown(other),
     })

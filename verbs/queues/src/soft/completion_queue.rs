@@ -2,14 +2,15 @@
 //! private state, and polling moves its bytes, matches its receives and takes them out.
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::arm::Alarm;
 use super::connection::Shared;
-use super::device::locked;
+use super::device::{Device, locked};
 use super::service::Service;
 use super::shared_memory_failed;
+use crate::context::AsyncEvent;
 use crate::error::Error;
 use crate::work::WorkCompletion;
 
@@ -20,9 +21,29 @@ pub(super) struct Completions {
     queue_pairs: Mutex<Vec<Arc<Shared>>>,
     /// Changes with `queue_pairs`.
     version: AtomicU64,
+    /// Completions that the queue pairs keep for it, and how many a NIC would have room for.
+    kept: AtomicUsize,
+    capacity: usize,
+    broken: AtomicBool,
 }
 
 impl Completions {
+    /// A queue pair keeps `now` completions for this queue, and kept `before`.
+    #[inline]
+    pub(super) fn keep(&self, device: &Device, before: usize, now: usize) {
+        if now == before {
+            return;
+        }
+        if now < before {
+            self.kept.fetch_sub(before - now, Ordering::Relaxed);
+        } else if self.kept.fetch_add(now - before, Ordering::Relaxed) + now - before
+            > self.capacity
+            && !self.broken.swap(true, Ordering::Relaxed)
+        {
+            device.raise(AsyncEvent::CompletionQueueFatal);
+        }
+    }
+
     pub(super) fn add(&self, queue_pair: &Arc<Shared>) {
         locked(&self.queue_pairs).push(queue_pair.clone());
         self.version.fetch_add(1, Ordering::Release);
@@ -47,22 +68,19 @@ pub struct CompletionQueue {
 }
 
 impl CompletionQueue {
-    pub(super) fn new(service: &Arc<Service>) -> Result<Self, Error> {
+    pub(super) fn new(service: &Arc<Service>, capacity: u32) -> Result<Self, Error> {
         let alarm = Alarm::new().map_err(shared_memory_failed("making a completion queue"))?;
         let shared = Arc::new(Completions {
             alarm,
             queue_pairs: Mutex::default(),
             version: AtomicU64::new(0),
+            kept: AtomicUsize::new(0),
+            capacity: capacity as usize,
+            broken: AtomicBool::new(false),
         });
         service.device.add_completion_queue(&shared);
         let _service = service.clone();
         Ok(Self { shared, queue_pairs: Vec::new(), version: 0, next: 0, _service })
-    }
-
-    /// Like [`arm`](crate::CompletionQueue::arm), but messages wake only if their sender asked for it
-    /// ([`SendRequest::solicited`](crate::SendRequest)); failures always do.
-    pub fn arm_solicited(&mut self) {
-        self.arm_for(true);
     }
 
     fn arm_for(&mut self, solicited_only: bool) {
@@ -86,6 +104,11 @@ impl CompletionQueue {
 
 impl crate::CompletionQueue for CompletionQueue {
     fn poll(&mut self, out: &mut [WorkCompletion]) -> Result<usize, Error> {
+        if self.shared.broken.load(Ordering::Relaxed) {
+            let source = std::io::Error::other("more completed than the completion queue holds");
+            let hint = "; make it as large as all that can be outstanding on its queue pairs";
+            return Err(Error::Os { operation: "polling a completion queue", source, hint });
+        }
         self.refresh();
         let count = self.queue_pairs.len();
         let mut found = 0;
@@ -107,6 +130,11 @@ impl crate::CompletionQueue for CompletionQueue {
 
     fn arm(&mut self) -> Result<(), Error> {
         self.arm_for(false);
+        Ok(())
+    }
+
+    fn arm_solicited(&mut self) -> Result<(), Error> {
+        self.arm_for(true);
         Ok(())
     }
 

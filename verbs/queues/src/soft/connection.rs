@@ -91,6 +91,8 @@ pub(super) struct Core {
     pub(super) state: QueuePairState,
     pub(super) send: SendSide,
     pub(super) receive: ReceiveSide,
+    /// What the completion queues were told: see `Shared::keep`.
+    kept: [usize; 2],
     /// In error, but the peer may still write to our memory.
     fencing: bool,
     dead_since: Option<Timestamp>,
@@ -192,7 +194,7 @@ impl Shared {
                 found += core.send.take(&mut out[found..]);
             }
         }
-        self.publish_hints(&core);
+        self.publish_hints(&mut core);
         if self.is_delayed() {
             // The caller may be about to sleep: only more polls bring this on.
             queue.alarm.notify_if_armed();
@@ -201,7 +203,9 @@ impl Shared {
     }
 
     /// For `needs_poll`; called at the end of whatever changes the core.
-    pub(super) fn publish_hints(&self, core: &Core) {
+    pub(super) fn publish_hints(&self, core: &mut Core) {
+        let kept = [core.send.completions.len(), core.receive.completions.len()];
+        self.keep(core, kept);
         let busy = core.send.is_busy() || !core.receive.completions.is_empty() || core.fencing;
         self.busy.store(busy, Ordering::Relaxed);
         let delayed = core.receive.is_delayed() || core.send.is_delayed();
@@ -211,9 +215,20 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Tells the completion queues how many completions are kept for them (sends, receives).
+    #[inline]
+    pub(super) fn keep(&self, core: &mut Core, now: [usize; 2]) {
+        let before = std::mem::replace(&mut core.kept, now);
+        self.send_queue.keep(&self.device, before[0], now[0]);
+        self.receive_queue.keep(&self.device, before[1], now[1]);
+    }
+}
+
 impl Core {
     pub(super) fn new(send: SendSide, receive: ReceiveSide) -> Self {
-        Self { state: QueuePairState::Init, send, receive, fencing: false, dead_since: None }
+        let state = QueuePairState::Init;
+        Self { state, send, receive, kept: [0; 2], fencing: false, dead_since: None }
     }
 
     #[inline]

@@ -75,7 +75,7 @@ impl crate::Context for Context {
     fn create_completion_queue(&self, capacity: u32) -> Result<CompletionQueue, Error> {
         let most = self.attributes().max_completions;
         limit("creating a completion queue", "the capacity", capacity, most)?;
-        CompletionQueue::new(&self.service)
+        CompletionQueue::new(&self.service, capacity)
     }
 
     fn create_shared_receive_queue(&self, capacity: u32) -> Result<SharedReceiveQueue, Error> {

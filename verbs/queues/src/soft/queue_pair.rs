@@ -158,7 +158,7 @@ impl crate::QueuePair for QueuePair {
     fn fail(&mut self) -> Result<(), Error> {
         let mut core = self.shared.core.lock();
         core.fail(&self.shared, Status::Flushed);
-        self.shared.publish_hints(&core);
+        self.shared.publish_hints(&mut core);
         Ok(())
     }
 
@@ -191,7 +191,7 @@ impl crate::QueuePair for QueuePair {
         if core.send.completes_now() {
             shared.send_queue.alarm.notify_if_armed();
         }
-        shared.publish_hints(&core);
+        shared.publish_hints(&mut core);
         result
     }
 
@@ -208,7 +208,7 @@ impl crate::QueuePair for QueuePair {
         let waiting = receive.is_waiting();
         if core.state == QueuePairState::Error {
             core.receive.flush(shared);
-            shared.publish_hints(&core);
+            shared.publish_hints(&mut core);
         }
         drop(core);
         if waiting {
@@ -227,7 +227,10 @@ impl Drop for QueuePair {
     fn drop(&mut self) {
         let shared = &self.shared;
         shared.device.remove_queue_pair(shared.number);
-        shared.core.lock().fail(shared, Status::Flushed);
+        let mut core = shared.core.lock();
+        core.fail(shared, Status::Flushed);
+        shared.keep(&mut core, [0; 2]);
+        drop(core);
         shared.send_queue.remove(shared.number);
         shared.receive_queue.remove(shared.number);
         // Who destroys a queue pair may reuse its memory: let the peer finish its copy.
