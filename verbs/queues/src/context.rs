@@ -1,6 +1,6 @@
 //! An opened device.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use crate::completion::CompletionQueue;
@@ -50,6 +50,17 @@ pub trait Context: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`Error::Os`] if there is no memory or the device refuses (often `RLIMIT_MEMLOCK`).
     fn alloc(&self, len: usize, access: Access) -> Result<Self::MemoryRegion, Error>;
+
+    /// Like [`alloc`](Self::alloc), in a sealed memfd of its own: also returns a descriptor with
+    /// which another process may map the memory, for reading only.
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc); [`Error::Invalid`] for memory that no peer reaches.
+    fn alloc_shared(
+        &self,
+        len: usize,
+        access: Access,
+    ) -> Result<(Self::MemoryRegion, OwnedFd), Error>;
 
     /// Registers existing memory as a local source or, with [`Access::LOCAL_WRITE`], sink.
     ///

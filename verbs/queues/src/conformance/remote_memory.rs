@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Check;
-use super::bench::{MEMORY, Pair, Side, ensure, expect, expect_success, request, say};
+use super::bench::{MEMORY, Pair, Side, ensure, expect, expect_success, pattern, request, say};
 use crate::memory::{Access, MemoryRegion as _, RemoteKey};
 use crate::queue_pair::ConnectOptions;
 use crate::work::{MAX_SLICES, Opcode, SendOperation, Status};
@@ -20,6 +20,7 @@ pub(super) fn checks<C: Context>() -> Vec<(&'static str, Check<C>)> {
         ("write: stays in order behind a waiting SEND", write_behind_send),
         ("read: bytes come back", read),
         ("read: scatters into slices", read_scatter),
+        ("shared: another mapping reads what a WRITE brought", shared_region),
         ("access: a wrong key", wrong_key),
         ("access: out of bounds", out_of_bounds),
         ("access: a WRITE without the right", write_without_right),
@@ -225,4 +226,24 @@ fn wrong_local_key<C: Context>(a: &C, b: &C) -> Result<(), String> {
     pair.a.send(request(1, SendOperation::Send, &[slice]))?;
     let allowed = [Status::LocalProtection, Status::LocalOperation, Status::LocalLength];
     expect(&pair.wait_a(1)?, &allowed)
+}
+
+fn shared_region<C: Context>(a: &C, b: &C) -> Result<(), String> {
+    use netchannel_shared_memory::memory::SharedMemory;
+    let mut pair = Pair::new(a, b)?;
+    let access = Access::LOCAL_WRITE | Access::REMOTE_WRITE;
+    let (memory, fd) = b.alloc_shared(8192, access).map_err(say("shared memory"))?;
+    let elsewhere = SharedMemory::from_fd(fd, 8192).map_err(say("its descriptor"))?;
+    ensure!(elsewhere.map().is_err(), "the descriptor gives the right to write");
+    let view = elsewhere.map_read_only().map_err(say("its mapping"))?;
+    let (address, key) = (memory.remote_address() + 100, memory.remote_key());
+    pair.a.fill(0, 5_000, 3);
+    let operation = SendOperation::Write { address, key };
+    pair.a.send(request(1, operation, &[pair.a.slice(0, 5_000)]))?;
+    expect_success(&pair.wait_a(1)?)?;
+    let mut seen = vec![0; 5_000];
+    view.copy_out(100, &mut seen).map_err(say("reading"))?;
+    ensure!(seen.iter().copied().eq(pattern(3).take(5_000)), "other bytes than were written");
+    ensure!(b.alloc_shared(4096, Access::empty()).is_err(), "private memory was shared");
+    memory.close().map_err(say("close"))
 }

@@ -1,7 +1,7 @@
 //! Handles of opened devices.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -104,6 +104,10 @@ impl crate::Context for Context {
 
     fn alloc(&self, len: usize, access: Access) -> Result<MemoryRegion, Error> {
         MemoryRegion::alloc(&self.device, len, access)
+    }
+
+    fn alloc_shared(&self, len: usize, access: Access) -> Result<(MemoryRegion, OwnedFd), Error> {
+        MemoryRegion::alloc_shared(&self.device, len, access)
     }
 
     unsafe fn register(

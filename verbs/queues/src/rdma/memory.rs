@@ -2,9 +2,11 @@
 
 use std::ffi::c_int;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use netchannel_shared_memory::memory::{self as shared, SharedMemory};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::bindings::{self as sys, ibv_mr};
@@ -19,6 +21,12 @@ struct Mapping {
     len: usize,
 }
 
+/// Pages that a region keeps mapped.
+enum Pages {
+    Private { _mapping: Mapping },
+    Shared { _mapping: shared::Mapping },
+}
+
 /// Registered memory; see [`crate::MemoryRegion`].
 pub struct MemoryRegion {
     raw: Option<NonNull<ibv_mr>>,
@@ -27,7 +35,7 @@ pub struct MemoryRegion {
     local_key: u32,
     remote_key: RemoteKey,
     device: Arc<Device>,
-    mapping: Option<Mapping>,
+    pages: Option<Pages>,
 }
 
 // SAFETY: it hands out addresses, never references; libibverbs may be called from any thread.
@@ -63,8 +71,33 @@ impl MemoryRegion {
         let mapping = Mapping::new(len)?;
         // SAFETY: the mapping moves into the region, which drops it after deregistering.
         let mut region = unsafe { Self::new(device, mapping.first, len, access)? };
-        region.mapping = Some(mapping);
+        region.pages = Some(Pages::Private { _mapping: mapping });
         Ok(region)
+    }
+
+    pub(super) fn alloc_shared(
+        device: &Arc<Device>,
+        len: usize,
+        access: Access,
+    ) -> Result<(Self, OwnedFd), Error> {
+        check(device, "alloc_shared", len, access)?;
+        if !access.intersects(Access::REMOTE_READ | Access::REMOTE_WRITE) {
+            let reason = "memory without REMOTE_WRITE or REMOTE_READ is private".into();
+            return Err(Error::Invalid { operation: "alloc_shared", reason });
+        }
+        let failed = |error| Error::Os {
+            operation: "making memory to share",
+            source: std::io::Error::other(error),
+            hint: "",
+        };
+        // The device writes through this mapping; no other writable one can ever be made.
+        let (memory, mapping) =
+            SharedMemory::create_with_sole_writer("netchannel-region", len).map_err(failed)?;
+        let fd = memory.read_only_fd().map_err(failed)?;
+        // SAFETY: the mapping moves into the region, which drops it after deregistering.
+        let mut region = unsafe { Self::new(device, mapping.as_ptr(), mapping.len(), access)? };
+        region.pages = Some(Pages::Shared { _mapping: mapping });
+        Ok((region, fd))
     }
 
     /// # Safety
@@ -119,7 +152,7 @@ impl MemoryRegion {
             local_key,
             remote_key: RemoteKey(remote_key),
             device: Arc::clone(device),
-            mapping: None,
+            pages: None,
         })
     }
 
@@ -130,7 +163,7 @@ impl MemoryRegion {
         let result = library::check("ibv_dereg_mr", answer);
         if result.is_err() {
             // The device may still write to the pages: they must never become somebody else's.
-            std::mem::forget(self.mapping.take());
+            std::mem::forget(self.pages.take());
         }
         result
     }

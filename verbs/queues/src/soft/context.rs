@@ -1,6 +1,6 @@
 //! The device, opened.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -115,6 +115,10 @@ impl crate::Context for Context {
 
     fn alloc(&self, len: usize, access: Access) -> Result<MemoryRegion, Error> {
         MemoryRegion::alloc(&self.service, len, access)
+    }
+
+    fn alloc_shared(&self, len: usize, access: Access) -> Result<(MemoryRegion, OwnedFd), Error> {
+        MemoryRegion::alloc_shared(&self.service, len, access)
     }
 
     unsafe fn register(

@@ -238,6 +238,23 @@ impl MemoryRegion {
         Ok(Self { service: service.clone(), base, len, key, _memory: backing })
     }
 
+    pub(super) fn alloc_shared(
+        service: &Arc<Service>,
+        len: usize,
+        access: Access,
+    ) -> Result<(Self, OwnedFd), Error> {
+        let region = Self::alloc(service, len, access)?;
+        let names = service.device.regions.names();
+        let Some(memory) = names.exported.get(&region.key) else {
+            let reason = "memory without REMOTE_WRITE or REMOTE_READ is private".into();
+            drop(names);
+            return Err(Error::Invalid { operation: "alloc_shared", reason });
+        };
+        let fd = memory.read_only_fd().map_err(shared_memory_failed("sharing a region"))?;
+        drop(names);
+        Ok((region, fd))
+    }
+
     pub(super) fn register(
         service: &Arc<Service>,
         base: NonNull<u8>,
