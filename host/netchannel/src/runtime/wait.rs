@@ -165,16 +165,31 @@ impl RuntimeInner {
     }
 
     /// Arms the completion events and sleeps on them and on the port's wake-up.
-    fn sleep_on_events(&self, port: &PortShared, what: &dyn Waitable, deadline: Option<Timestamp>) {
+    fn sleep_on_events(
+        &self,
+        port: &Arc<PortShared>,
+        what: &dyn Waitable,
+        deadline: Option<Timestamp>,
+    ) {
         let Some(mut engine) = self.owner.try_own() else {
             // Passes are short.
             std::thread::yield_now();
             return;
         };
+        // Who drives need not be woken by what it publishes: that would be two system calls and an
+        // empty sleep per message.
+        what.set_waiter(None);
         let time = now();
         engine.settle(time);
         engine.arm();
         if engine.poll(time) || what.is_ready() {
+            self.let_go(engine);
+            return;
+        }
+        what.set_waiter(Some(port));
+        fence(Ordering::SeqCst);
+        // Not everything that is waited for comes from the engine.
+        if what.is_ready() {
             self.let_go(engine);
             return;
         }
@@ -191,6 +206,7 @@ impl RuntimeInner {
             let _ = port.wake.drain();
         }
         if let Some(mut engine) = self.owner.try_own() {
+            what.set_waiter(None);
             engine.drain_events([ready[1], ready[2]]);
             engine.poll(now());
             self.let_go(engine);
