@@ -26,14 +26,8 @@ fn case(name: &'static str, policy: Policy, streams: u64, channels: u16) -> Case
     for key in 0..streams {
         scheduler.on_backlog(StreamKey(key), Class::Throughput, PLENTY);
     }
-    let view = |id| ChannelView {
-        id: ChannelId(id),
-        usable: true,
-        class: None,
-        outstanding: 0,
-        window_left: u64::MAX,
-        rate: Bandwidth::from_gbps(100),
-    };
+    let view =
+        |id| ChannelView { rate: Bandwidth::from_gbps(100), ..ChannelView::new(ChannelId(id)) };
     Case { name, scheduler, views: (0..channels).map(view).collect(), backlog: Some(PLENTY) }
 }
 

@@ -1,5 +1,7 @@
 //! Which of several Channels with room takes the next bytes.
 
+use netchannel_units::Duration;
+
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::view::ChannelView;
@@ -7,6 +9,14 @@ use crate::view::ChannelView;
 /// Every so many choices by delay one goes to the Channels in turn instead. A rate that was
 /// measured in bad times is measured again though faster Channels would do.
 const PROBE_EVERY: u32 = 1_024;
+
+/// Bytes that look for company: a Channel on which a message is due anyway takes them without a
+/// message of their own. More bytes than this are worth one.
+const COMPANY_BYTES: u64 = 4_096;
+
+/// Every so many choices company does not count, so that the completion times of all Channels are
+/// known where little is sent.
+const ALONE_EVERY: u32 = 64;
 
 /// The memory of a policy between choices.
 #[derive(Clone, Debug)]
@@ -48,6 +58,12 @@ impl Choice {
             }
             Policy::LeastDelay => {
                 self.choices = self.choices.wrapping_add(1);
+                if bytes <= COMPANY_BYTES
+                    && !self.choices.is_multiple_of(ALONE_EVERY)
+                    && let Some(found) = company(views, &takes)
+                {
+                    return Some(found);
+                }
                 if views.len() > 1 && !self.choices.is_multiple_of(PROBE_EVERY) {
                     // Most often all have room, and then it is not necessary to look at all.
                     let (first, second) = self.random.two_below(views.len());
@@ -89,6 +105,30 @@ impl Choice {
         let chosen = usize::from(self.open[position]);
         Some((chosen, takes(&views[chosen])?))
     }
+}
+
+/// A Channel on which a message is due anyway, if it is hardly slower than the fastest and has
+/// little to do.
+#[inline]
+fn company(
+    views: &[ChannelView],
+    takes: impl Fn(&ChannelView) -> Option<u64>,
+) -> Option<(usize, u64)> {
+    let mut fastest = Duration::MAX;
+    let mut found = None;
+    for (position, view) in views.iter().enumerate() {
+        if view.completion_time > Duration::ZERO {
+            fastest = fastest.min(view.completion_time);
+        }
+        if view.message_due
+            && found.is_none()
+            && view.outstanding <= COMPANY_BYTES
+            && let Some(bytes) = takes(view)
+        {
+            found = Some((position, bytes));
+        }
+    }
+    found.filter(|(position, _)| views[*position].completion_time / 2 <= fastest)
 }
 
 /// Whether `bytes` bytes would complete earlier on `a` than on `b`: (outstanding + bytes) / rate,

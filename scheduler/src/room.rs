@@ -90,7 +90,7 @@ mod tests {
 
     fn view(outstanding: u64, window_left: u64, gbps: u64) -> ChannelView {
         let rate = Bandwidth::from_gbps(gbps);
-        ChannelView { id: ChannelId(0), usable: true, class: None, outstanding, window_left, rate }
+        ChannelView { outstanding, window_left, rate, ..ChannelView::new(ChannelId(0)) }
     }
 
     fn bounds() -> Bounds {

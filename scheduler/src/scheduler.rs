@@ -18,18 +18,11 @@ const MAX_CHUNK: u64 = 1 << 40;
 ///
 /// ```
 /// use netchannel_scheduler::{ChannelId, ChannelView, Scheduler, SchedulerConfig, StreamKey};
-/// use netchannel_units::{Bandwidth, Class};
+/// use netchannel_units::Class;
 ///
 /// let mut scheduler = Scheduler::new(SchedulerConfig::default());
 /// scheduler.on_backlog(StreamKey(7), Class::Throughput, 100_000);
-/// let mut channels = [ChannelView {
-///     id: ChannelId(0),
-///     usable: true,
-///     class: None,
-///     outstanding: 0,
-///     window_left: u64::MAX,
-///     rate: Bandwidth::ZERO,
-/// }];
+/// let mut channels = [ChannelView::new(ChannelId(0))];
 /// let next = scheduler.next(&channels).unwrap();
 /// assert_eq!((next.stream, next.channel, next.bytes), (StreamKey(7), ChannelId(0), 100_000));
 /// channels[0].outstanding += next.bytes;

@@ -1,6 +1,6 @@
 //! What a decision sees and says.
 
-use netchannel_units::{Bandwidth, Class};
+use netchannel_units::{Bandwidth, Class, Duration};
 
 /// The scheduler keeps a table indexed by it: count from zero and reuse.
 pub use netchannel_units::ChannelId;
@@ -24,9 +24,27 @@ pub struct ChannelView {
     pub window_left: u64,
     /// Measured delivery rate; zero is unknown.
     pub rate: Bandwidth,
+    /// Measured completion time without its own queueing; zero is unknown.
+    pub completion_time: Duration,
+    /// A message is due on it anyway: it owes an acknowledgement, or has a draft.
+    pub message_due: bool,
 }
 
 impl ChannelView {
+    /// A usable Channel for any class that carried nothing yet.
+    pub const fn new(id: ChannelId) -> Self {
+        Self {
+            id,
+            usable: true,
+            class: None,
+            outstanding: 0,
+            window_left: u64::MAX,
+            rate: Bandwidth::ZERO,
+            completion_time: Duration::ZERO,
+            message_due: false,
+        }
+    }
+
     /// Whether it carries streams of `class`.
     pub fn carries(&self, class: Class) -> bool {
         self.class.is_none_or(|own| own == class)

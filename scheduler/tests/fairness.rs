@@ -9,14 +9,7 @@ const CHUNK: u64 = 64 * 1024;
 const PLENTY: u64 = 1 << 50;
 
 fn view(id: u16) -> ChannelView {
-    ChannelView {
-        id: ChannelId(id),
-        usable: true,
-        class: None,
-        outstanding: 0,
-        window_left: u64::MAX,
-        rate: Bandwidth::ZERO,
-    }
+    ChannelView::new(ChannelId(id))
 }
 
 fn config(policy: Policy) -> SchedulerConfig {

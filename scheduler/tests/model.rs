@@ -148,12 +148,8 @@ proptest! {
             ..SchedulerConfig::default()
         });
         let view = |(i, class): (usize, &Option<Class>)| ChannelView {
-            id: ChannelId(i as u16),
-            usable: true,
             class: *class,
-            outstanding: 0,
-            window_left: u64::MAX,
-            rate: Bandwidth::ZERO,
+            ..ChannelView::new(ChannelId(i as u16))
         };
         let views = classes.iter().enumerate().map(view).collect();
         let mut oracle = Oracle { policy, target, streams: BTreeMap::new(), views };
@@ -216,14 +212,7 @@ proptest! {
 fn the_static_policy_spreads_and_stays() {
     let config = SchedulerConfig { policy: Policy::StaticHash, ..SchedulerConfig::default() };
     let mut scheduler = Scheduler::new(config);
-    let view = |id| ChannelView {
-        id: ChannelId(id),
-        usable: true,
-        class: None,
-        outstanding: 0,
-        window_left: u64::MAX,
-        rate: Bandwidth::ZERO,
-    };
+    let view = |id| ChannelView::new(ChannelId(id));
     let mut run = |channels: &[ChannelView]| {
         let mut places = BTreeMap::new();
         for key in 0..400 {

@@ -113,12 +113,11 @@ impl Network {
 impl Link {
     fn view(&self, i: usize) -> ChannelView {
         ChannelView {
-            id: ChannelId(i as u16),
             usable: self.channel.may_send(Kind::Data),
-            class: None,
             outstanding: self.channel.outstanding(),
             window_left: self.channel.window_left(),
             rate: self.channel.rate(),
+            ..ChannelView::new(ChannelId(i as u16))
         }
     }
 

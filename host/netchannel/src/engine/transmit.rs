@@ -1,5 +1,6 @@
 //! Streams to messages.
 
+use netchannel_channel::AckNeed;
 use netchannel_driver::{RcChannel, Source};
 use netchannel_scheduler::{Assignment, ChannelView, StreamKey as SchedulerKey};
 use netchannel_units::{ByteRange, ChannelId, Timestamp};
@@ -218,7 +219,6 @@ impl<C: Context> Engine<C> {
 
     /// Acknowledges where that is due (with `all`, wherever anything is unacknowledged).
     pub(super) fn acknowledge(&mut self, now: Timestamp, slot: u32, all: bool) -> bool {
-        use netchannel_channel::AckNeed;
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
         let mut any = false;
         let mut failure = None;
@@ -266,6 +266,8 @@ fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>) -> ChannelVi
         outstanding: outstanding + draft,
         window_left: state.window_left().saturating_add(gone).saturating_sub(draft),
         rate: state.rate(),
+        completion_time: state.completion_time().unwrap_or_default(),
+        message_due: draft > 0 || state.wants_ack() != AckNeed::None,
     }
 }
 
