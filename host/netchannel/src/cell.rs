@@ -52,9 +52,9 @@ pub(crate) struct WindowSlot {
     reserved: AtomicU32,
 }
 
-/// Written by the engine.
+/// Written by the engine. What changes with every chunk is in its first cache line.
 #[derive(Debug)]
-#[repr(C, align(128))]
+#[repr(C, align(64))]
 pub(crate) struct EngineSide {
     /// Bytes below have arrived.
     pub(crate) readable: AtomicU64,
@@ -66,16 +66,16 @@ pub(crate) struct EngineSide {
     pub(crate) stop_code: AtomicU32,
     /// Number of the newest window; window `g` is in slot `g & 1`.
     pub(crate) generation: AtomicU32,
-    pub(crate) windows: [WindowSlot; 2],
     /// The send buffer, like [`WindowSlot::place`].
     pub(crate) buffer_place: AtomicU64,
     pub(crate) buffer_log2: AtomicU32,
-    reserved: AtomicU32,
+    reserved: [AtomicU32; 5],
+    pub(crate) windows: [WindowSlot; 2],
 }
 
 /// Written by the application (`buffer_state` and the waiters by both).
 #[derive(Debug)]
-#[repr(C, align(128))]
+#[repr(C, align(64))]
 pub(crate) struct ApplicationSide {
     /// Bytes below were read.
     pub(crate) consumed: AtomicU64,
@@ -102,7 +102,10 @@ pub(crate) struct CellState {
 // SAFETY: made of atomics, `repr(C)`, valid for any bytes.
 unsafe impl SharedWord for CellState {}
 
-/// Cells per block: a block is 1 MiB.
+/// Three cache lines: there are as many cells as streams.
+const _: () = assert!(size_of::<CellState>() == 192);
+
+/// Cells per block: a block is 768 KiB.
 const BLOCK_CELLS: usize = 4_096;
 
 /// One cell, kept mapped by this handle.
@@ -136,24 +139,32 @@ impl Cell {
 #[derive(Debug, Default)]
 pub(crate) struct CellBlocks {
     blocks: Vec<(SharedMemory, Arc<Mapping>)>,
+    /// Cells of the newest block that were handed out at least once.
+    used: usize,
+    /// Of those, and of the other blocks, the ones that came back.
     free: Vec<Cell>,
 }
 
 impl CellBlocks {
     /// A zeroed cell.
     pub(crate) fn take(&mut self) -> Result<Cell, Error> {
-        if self.free.is_empty() {
+        if let Some(cell) = self.free.pop() {
+            return Ok(cell);
+        }
+        if self.used == BLOCK_CELLS || self.blocks.is_empty() {
             self.grow()?;
         }
-        self.free.pop().ok_or(Error::NoMemory { what: "stream cells" })
+        let (_, block) = self.blocks.last().ok_or(Error::NoMemory { what: "stream cells" })?;
+        let cell = Cell::at(block, self.used * size_of::<CellState>());
+        self.used += 1;
+        cell.ok_or(Error::NoMemory { what: "stream cells" })
     }
 
     fn grow(&mut self) -> Result<(), Error> {
-        let size = size_of::<CellState>();
-        let memory = SharedMemory::create("netchannel-cells", size * BLOCK_CELLS)
+        let memory = SharedMemory::create("netchannel-cells", size_of::<CellState>() * BLOCK_CELLS)
             .map_err(Error::shared_memory("making stream cells"))?;
         let block = Arc::new(memory.map().map_err(Error::shared_memory("mapping stream cells"))?);
-        self.free.extend((0..BLOCK_CELLS).rev().filter_map(|i| Cell::at(&block, i * size)));
+        self.used = 0;
         self.blocks.push((memory, block));
         Ok(())
     }

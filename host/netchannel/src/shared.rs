@@ -1,5 +1,6 @@
 //! What the engine, the helper thread and the applications of a runtime share.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,8 +56,8 @@ pub(crate) struct Counters {
 /// What happens to streams beside reading and writing: rare, so a lock will do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A thread's new port.
-    Port(EnginePort),
+    /// A thread's new port. Boxed: others come by the thousand.
+    Port(Box<EnginePort>),
     /// The application wrote its last byte.
     Finish(StreamKey),
     /// The application gives up sending.
@@ -141,6 +142,9 @@ pub(crate) struct Shared {
     pub(crate) listeners: Mutex<HashMap<u16, Arc<Backlog>>>,
     /// Sessions that want another slab of receive windows.
     pub(crate) slab_demand: Mutex<Vec<u32>>,
+    /// Memory that nobody needs any more, for the helper thread to drop: to give back registered
+    /// memory takes system calls.
+    discarded: Mutex<Vec<Box<dyn Any + Send>>>,
     /// Set when the helper thread has something to do for the engine.
     helper_wanted: AtomicBool,
     pub(crate) helper_wake: Wake,
@@ -157,6 +161,7 @@ impl Shared {
             inbox: Inbox::default(),
             listeners: Mutex::default(),
             slab_demand: Mutex::default(),
+            discarded: Mutex::default(),
             helper_wanted: AtomicBool::new(false),
         })
     }
@@ -168,6 +173,18 @@ impl Shared {
         {
             tracing::warn!(%error, "cannot wake the helper thread");
         }
+    }
+
+    /// Leaves memory to the helper thread.
+    pub(crate) fn discard(&self, memory: Box<dyn Any + Send>) {
+        lock(&self.discarded).push(memory);
+        self.ask_helper();
+    }
+
+    /// Drops what was left to the helper thread.
+    pub(crate) fn drop_discarded(&self) {
+        let discarded = std::mem::take(&mut *lock(&self.discarded));
+        drop(discarded);
     }
 
     /// The helper looks now; returns whether anybody asked.

@@ -3,10 +3,18 @@
 
 use std::collections::BTreeSet;
 
+use netchannel_units::{Duration, Timestamp};
+
 /// log2 of the size of a slab: 2 MiB, one huge page, one registration.
 pub const SLAB_LOG2: u8 = 21;
 /// log2 of the smallest window: a page.
 pub const MIN_LOG2: u8 = 12;
+
+/// Slabs without a lease that are kept all the same: the next window must not wait for memory.
+const KEPT_SLABS: usize = 1;
+/// How long further slabs must have been without a lease to be given up: far longer than making one
+/// takes, so that a program of bursts does not make and give up slabs all the time.
+const SPARE_AFTER: Duration = Duration::from_millis(400);
 
 /// Number of a slab; the engine knows its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +63,10 @@ pub struct WindowPool {
     free: [BTreeSet<(SlabId, u32)>; (SLAB_LOG2 - MIN_LOG2 + 1) as usize],
     free_bytes: u64,
     slabs: u32,
+    /// Fewest slabs without a lease since `look_at` was set.
+    fewest_whole: usize,
+    /// When spare slabs are to be given up.
+    look_at: Option<Timestamp>,
 }
 
 fn order(log2: u8) -> usize {
@@ -78,7 +90,14 @@ impl WindowPool {
             self.free[order(half)].insert((slab, offset + (1 << half)));
         }
         self.free_bytes -= 1 << log2;
+        self.fewest_whole = self.fewest_whole.min(self.whole_slabs());
         Some(Lease { slab, offset, log2 })
+    }
+
+    /// Whether [`lease`](Self::lease) would find a piece.
+    pub fn has(&self, log2: u8) -> bool {
+        let log2 = log2.clamp(MIN_LOG2, SLAB_LOG2);
+        self.free[order(log2)..].iter().any(|pieces| !pieces.is_empty())
     }
 
     /// Gives a piece back.
@@ -93,6 +112,45 @@ impl WindowPool {
             piece = piece.parent();
         }
         self.free[order(piece.log2)].insert((piece.slab, piece.offset));
+    }
+
+    /// Takes a slab out of the pool that nobody has needed for long; its number may be used again.
+    /// To be asked after pieces came back, until there is none, and at
+    /// [`next_timeout`](Self::next_timeout).
+    pub fn take_spare(&mut self, now: Timestamp) -> Option<SlabId> {
+        let whole = self.whole_slabs();
+        if whole <= KEPT_SLABS {
+            self.look_at = None;
+            return None;
+        }
+        if self.look_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        if self.look_at.is_none() || self.fewest_whole <= KEPT_SLABS {
+            self.fewest_whole = whole;
+            self.look_at = Some(now + SPARE_AFTER);
+            return None;
+        }
+        self.fewest_whole -= 1;
+        // Pieces are leased from the lowest slabs first, so that the highest become free.
+        let (slab, _) = self.free[order(SLAB_LOG2)].pop_last()?;
+        self.slabs -= 1;
+        self.free_bytes -= 1 << SLAB_LOG2;
+        Some(slab)
+    }
+
+    /// Keeps spare slabs for another while: somebody may still be looking at them.
+    pub fn keep_spares(&mut self, now: Timestamp) {
+        self.look_at = Some(now + SPARE_AFTER);
+    }
+
+    /// When to ask for spare slabs again.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        self.look_at
+    }
+
+    fn whole_slabs(&self) -> usize {
+        self.free[order(SLAB_LOG2)].len()
     }
 
     /// Bytes not leased.
@@ -110,6 +168,37 @@ impl WindowPool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn slabs_that_nobody_needs_for_long_go() {
+        let mut pool = WindowPool::default();
+        (0..4).for_each(|slab| pool.add_slab(SlabId(slab)));
+        assert_eq!(pool.take_spare(at(0)), None);
+        assert_eq!(pool.next_timeout(), Some(at(400)));
+        // Three were needed meanwhile.
+        let use_slabs = |pool: &mut WindowPool, count| {
+            let leases: Vec<Lease> = (0..count).map(|_| pool.lease(SLAB_LOG2).unwrap()).collect();
+            leases.into_iter().for_each(|lease| pool.release(lease));
+        };
+        use_slabs(&mut pool, 3);
+        assert_eq!(pool.take_spare(at(400)), None);
+        // In the next period two: of the others all but one go.
+        use_slabs(&mut pool, 2);
+        assert_eq!(pool.take_spare(at(799)), None);
+        assert_eq!(pool.take_spare(at(800)), Some(SlabId(3)));
+        assert_eq!(pool.take_spare(at(800)), None);
+        assert_eq!((pool.slabs(), pool.free_bytes()), (3, 3 << SLAB_LOG2));
+        assert_eq!(pool.take_spare(at(1_200)), Some(SlabId(2)));
+        assert_eq!(pool.take_spare(at(1_200)), Some(SlabId(1)));
+        assert_eq!((pool.take_spare(at(1_200)), pool.next_timeout()), (None, None));
+        assert!(pool.has(SLAB_LOG2));
+        pool.lease(MIN_LOG2).unwrap();
+        assert!(pool.has(SLAB_LOG2 - 1) && !pool.has(SLAB_LOG2));
+    }
 
     proptest! {
         /// Leases never overlap, and when all are back the slabs are whole again.

@@ -337,6 +337,13 @@ impl SendHalf {
         }
     }
 
+    /// An idle stream holds as little as possible.
+    pub fn trim(&mut self) {
+        self.confirmed_beyond.trim();
+        self.resend.trim();
+        self.refused.trim();
+    }
+
     /// The peer takes bytes up to `limit`.
     pub fn on_credit(&mut self, limit: StreamOffset) {
         self.limit = self.limit.max(limit);

@@ -103,34 +103,49 @@ impl ByteRange {
 /// assert_eq!(set.insert(range(0, 12)), 10); // two bytes were there already
 /// assert_eq!(set.iter().collect::<Vec<_>>(), [range(0, 20)]);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct RangeSet {
-    ranges: Vec<ByteRange>,
+    /// One word while nothing was ever out of order, as in most of ten thousand streams.
+    #[expect(clippy::box_collection, reason = "a thin pointer: see above")]
+    ranges: Option<Box<Vec<ByteRange>>>,
 }
 
+impl PartialEq for RangeSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.slice() == other.slice()
+    }
+}
+
+impl Eq for RangeSet {}
+
 impl RangeSet {
+    fn slice(&self) -> &[ByteRange] {
+        self.ranges.as_ref().map_or(&[], |ranges| ranges)
+    }
+
     /// Adds `range`; returns how many of its bytes were new.
     pub fn insert(&mut self, range: ByteRange) -> u64 {
         if range.is_empty() {
             return 0;
         }
+        let ranges = self.ranges.get_or_insert_default();
         // The ranges that overlap or touch `range` are `first..last`.
-        let first = self.ranges.partition_point(|r| r.end < range.start);
-        let last = self.ranges.partition_point(|r| r.start <= range.end);
+        let first = ranges.partition_point(|r| r.end < range.start);
+        let last = ranges.partition_point(|r| r.start <= range.end);
         if first == last {
-            self.ranges.insert(first, range);
+            ranges.insert(first, range);
             return range.len();
         }
-        let already: u64 = self.ranges[first..last]
+        let already: u64 = ranges[first..last]
             .iter()
             .map(|r| r.end.min(range.end).saturating_since(r.start.max(range.start)))
             .sum();
         let merged = ByteRange {
-            start: self.ranges[first].start.min(range.start),
-            end: self.ranges[last - 1].end.max(range.end),
+            start: ranges[first].start.min(range.start),
+            end: ranges[last - 1].end.max(range.end),
         };
-        self.ranges[first] = merged;
-        self.ranges.drain(first + 1..last);
+        ranges[first] = merged;
+        ranges.drain(first + 1..last);
         range.len() - already
     }
 
@@ -139,17 +154,16 @@ impl RangeSet {
         if range.is_empty() {
             return;
         }
-        let first = self.ranges.partition_point(|r| r.end <= range.start);
-        let last = self.ranges.partition_point(|r| r.start < range.end);
+        let Some(ranges) = &mut self.ranges else { return };
+        let first = ranges.partition_point(|r| r.end <= range.start);
+        let last = ranges.partition_point(|r| r.start < range.end);
         if first >= last {
             return;
         }
-        let head =
-            ByteRange::between(self.ranges[first].start, range.start.max(self.ranges[first].start));
-        let tail =
-            ByteRange::between(range.end.min(self.ranges[last - 1].end), self.ranges[last - 1].end);
+        let head = ByteRange::between(ranges[first].start, range.start.max(ranges[first].start));
+        let tail = ByteRange::between(range.end.min(ranges[last - 1].end), ranges[last - 1].end);
         let keep = [head, tail].into_iter().filter(|r| !r.is_empty());
-        self.ranges.splice(first..last, keep);
+        ranges.splice(first..last, keep);
     }
 
     /// Whether every byte of `range` is in the set.
@@ -157,49 +171,59 @@ impl RangeSet {
         if range.is_empty() {
             return true;
         }
-        let i = self.ranges.partition_point(|r| r.end < range.end);
-        self.ranges.get(i).is_some_and(|r| r.start <= range.start && range.end <= r.end)
+        let i = self.slice().partition_point(|r| r.end < range.end);
+        self.slice().get(i).is_some_and(|r| r.start <= range.start && range.end <= r.end)
     }
 
     /// If the set has bytes from `from` on, takes away everything below the end of that run and
     /// returns the end; otherwise returns `from`. This is how a contiguous watermark moves on.
     pub fn advance(&mut self, from: StreamOffset) -> StreamOffset {
-        let covered = self.ranges.partition_point(|r| r.start <= from);
+        let Some(ranges) = &mut self.ranges else { return from };
+        let covered = ranges.partition_point(|r| r.start <= from);
         if covered == 0 {
             return from;
         }
-        let end = self.ranges[covered - 1].end.max(from);
-        self.ranges.drain(..covered);
+        let end = ranges[covered - 1].end.max(from);
+        ranges.drain(..covered);
         end
     }
 
     /// The lowest range, if any.
     pub fn first(&self) -> Option<ByteRange> {
-        self.ranges.first().copied()
+        self.slice().first().copied()
     }
 
     /// The ranges from low to high.
     pub fn iter(&self) -> impl Iterator<Item = ByteRange> + '_ {
-        self.ranges.iter().copied()
+        self.slice().iter().copied()
     }
 
     /// Number of separate ranges.
     pub fn ranges(&self) -> usize {
-        self.ranges.len()
+        self.slice().len()
     }
 
     /// Number of bytes in all ranges.
     pub fn bytes(&self) -> u64 {
-        self.ranges.iter().map(|r| r.len()).sum()
+        self.slice().iter().map(|r| r.len()).sum()
     }
 
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.slice().is_empty()
+    }
+
+    /// Gives back the memory of an empty set.
+    pub fn trim(&mut self) {
+        if self.is_empty() {
+            self.ranges = None;
+        }
     }
 
     /// Removes everything.
     pub fn clear(&mut self) {
-        self.ranges.clear();
+        if let Some(ranges) = &mut self.ranges {
+            ranges.clear();
+        }
     }
 }

@@ -4,10 +4,12 @@
 //! are sealed memfds registered with the device, so that an application of another process could
 //! map them; names are region and offset.
 
+use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use netchannel_shared_memory::memory::{Mapping, SharedMemory};
+use netchannel_units::Timestamp;
 use netchannel_verbs::{Access, Context, MemoryRegion};
 use netchannel_vns::pool::{MIN_LOG2, SLAB_LOG2};
 use netchannel_vns::{Lease, SlabId, WindowPool};
@@ -21,32 +23,17 @@ pub(crate) fn wanted(len: usize, window: usize) -> u64 {
     (len.saturating_mul(16)).clamp(4_096, window) as u64
 }
 
-/// A send buffer of one stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SendBuffer {
-    lease: Lease,
-    base: NonNull<u8>,
-    pub(crate) local_key: u32,
-    pub(crate) place: u64,
-}
-
-// SAFETY: a name for memory that `SendBuffers` keeps mapped; used through raw copies alone.
-unsafe impl Send for SendBuffer {}
+/// A send buffer of one stream: a name for memory that [`SendBuffers`] keeps mapped.
+#[derive(Debug)]
+pub(crate) struct SendBuffer(Lease);
 
 impl SendBuffer {
     pub(crate) fn size(&self) -> u64 {
-        self.lease.size()
+        self.0.size()
     }
 
     pub(crate) fn log2(&self) -> u8 {
-        self.lease.log2
-    }
-
-    /// Address of byte `offset` of the stream, and how many bytes follow it without a wrap.
-    pub(crate) fn at(&self, offset: u64) -> (NonNull<u8>, u64) {
-        let in_buffer = offset & (self.size() - 1);
-        // SAFETY: below the size of the lease, which lies in its slab.
-        (unsafe { self.base.add(in_buffer as usize) }, self.size() - in_buffer)
+        self.0.log2
     }
 }
 
@@ -62,7 +49,8 @@ struct Slab<C: Context> {
 pub(crate) struct SendBuffers<C: Context> {
     context: C,
     regions: Arc<Regions>,
-    slabs: Vec<Slab<C>>,
+    /// By number; what was given up leaves a gap.
+    slabs: Vec<Option<Slab<C>>>,
     pool: WindowPool,
 }
 
@@ -73,8 +61,7 @@ impl<C: Context> SendBuffers<C> {
 
     /// A buffer of at least `bytes` bytes (at most a slab).
     pub(crate) fn lease(&mut self, bytes: u64) -> Result<SendBuffer, Error> {
-        let log2 = bytes.next_power_of_two().trailing_zeros() as u8;
-        let log2 = log2.clamp(MIN_LOG2, SLAB_LOG2);
+        let log2 = log2_for(bytes);
         let lease = match self.pool.lease(log2) {
             Some(lease) => lease,
             None => {
@@ -82,19 +69,64 @@ impl<C: Context> SendBuffers<C> {
                 self.pool.lease(log2).ok_or(Error::NoMemory { what: "send buffers" })?
             }
         };
-        let slab = &self.slabs[lease.slab.0 as usize];
-        // SAFETY: leases lie inside of their slab.
-        let base = unsafe { slab.mapping.as_ptr().add(lease.offset as usize) };
-        Ok(SendBuffer {
-            lease,
-            base,
-            local_key: slab.region.local_key(),
-            place: place(slab.id, lease.offset),
-        })
+        Ok(SendBuffer(lease))
+    }
+
+    /// Whether [`lease`](Self::lease) needs no new slab.
+    pub(crate) fn has(&self, bytes: u64) -> bool {
+        self.pool.has(log2_for(bytes))
     }
 
     pub(crate) fn release(&mut self, buffer: SendBuffer) {
-        self.pool.release(buffer.lease);
+        self.pool.release(buffer.0);
+    }
+
+    fn slab(&self, buffer: &SendBuffer) -> &Slab<C> {
+        match &self.slabs[buffer.0.slab.0 as usize] {
+            Some(slab) => slab,
+            // A slab is given up only when nothing of it is leased.
+            None => unreachable!("a send buffer without its slab"),
+        }
+    }
+
+    /// Address of byte `offset` of the stream, and how many bytes follow it without a wrap.
+    pub(crate) fn at(&self, buffer: &SendBuffer, offset: u64) -> (NonNull<u8>, u64) {
+        let in_buffer = offset & (buffer.size() - 1);
+        let in_slab = u64::from(buffer.0.offset) + in_buffer;
+        // SAFETY: below the size of the lease, which lies in its slab.
+        let address = unsafe { self.slab(buffer).mapping.as_ptr().add(in_slab as usize) };
+        (address, buffer.size() - in_buffer)
+    }
+
+    /// The device's key to the buffer's memory.
+    pub(crate) fn local_key(&self, buffer: &SendBuffer) -> u32 {
+        self.slab(buffer).region.local_key()
+    }
+
+    /// Where applications find the buffer.
+    pub(crate) fn place(&self, buffer: &SendBuffer) -> u64 {
+        place(self.slab(buffer).id, buffer.0.offset)
+    }
+
+    /// A slab that nobody has needed for long, to be dropped off the way of the data. `posted` says
+    /// whether the device may still read sources of WRITEs: then none goes yet.
+    pub(crate) fn take_spare(
+        &mut self,
+        now: Timestamp,
+        posted: impl FnOnce() -> bool,
+    ) -> Option<Box<dyn Any + Send>> {
+        if self.pool.next_timeout().is_some_and(|at| at <= now) && posted() {
+            self.pool.keep_spares(now);
+        }
+        let id = self.pool.take_spare(now)?;
+        let slab = self.slabs.get_mut(id.0 as usize)?.take()?;
+        self.regions.remove(slab.id);
+        Some(Box::new(slab))
+    }
+
+    /// When to ask for spare slabs.
+    pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
+        self.pool.next_timeout()
     }
 
     fn grow(&mut self) -> Result<(), Error> {
@@ -107,15 +139,29 @@ impl<C: Context> SendBuffers<C> {
             unsafe { self.context.register(mapping.as_ptr(), mapping.len(), Access::empty()) }?;
         let id =
             self.regions.add(mapping.as_ptr()).ok_or(Error::NoMemory { what: "region numbers" })?;
-        self.pool.add_slab(SlabId(self.slabs.len() as u32));
-        self.slabs.push(Slab { region, mapping, id, _memory: memory });
+        let number = vacancy(&mut self.slabs);
+        self.slabs[number] = Some(Slab { region, mapping, id, _memory: memory });
+        self.pool.add_slab(SlabId(number as u32));
         Ok(())
     }
 }
 
+/// A free place in a table, at its end if there is none.
+pub(crate) fn vacancy<T>(table: &mut Vec<Option<T>>) -> usize {
+    table.iter().position(Option::is_none).unwrap_or_else(|| {
+        table.push(None);
+        table.len() - 1
+    })
+}
+
+/// log2 of the size of a buffer for `bytes` bytes.
+fn log2_for(bytes: u64) -> u8 {
+    (bytes.next_power_of_two().trailing_zeros() as u8).clamp(MIN_LOG2, SLAB_LOG2)
+}
+
 impl<C: Context> Drop for SendBuffers<C> {
     fn drop(&mut self) {
-        for slab in &self.slabs {
+        for slab in self.slabs.iter().flatten() {
             self.regions.remove(slab.id);
         }
     }

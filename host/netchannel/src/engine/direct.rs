@@ -42,15 +42,14 @@ impl<C: Context> Engine<C> {
         let slot = key.session() as usize;
         let session = self.sessions.get_mut(slot)?.as_mut()?;
         // Bytes that went through the send buffer may not have been heard of.
-        session.on_written(id, &mut self.buffers);
+        session.on_written(self.last_poll, id, &mut self.buffers);
         let wanted = super::buffers::wanted(len, self.config.window);
-        session.supply_buffer(id, wanted, &mut self.buffers);
+        session.supply_buffer(self.last_poll, id, wanted, &mut self.buffers);
         session.attention = true;
-        let entry = session.table.get_mut(&id.0)?;
-        let capacity = entry.buffer?.size();
+        let capacity = session.table.get(&id.0)?.buffer.as_ref()?.size();
         let start = session.streams.send_half(id)?.tail();
         let end = start.checked_add(len as u64)?;
-        entry.borrow = Some(Borrow { address: bytes, start, end });
+        session.borrow = Some((id, Borrow { address: bytes, start, end }));
 
         let mut last_progress = clock();
         let mut now = last_progress;
@@ -114,16 +113,15 @@ impl<C: Context> Engine<C> {
     unsafe fn keep_rest(&mut self, key: StreamKey) -> Option<usize> {
         let id = key.stream();
         let session = self.sessions.get_mut(key.session() as usize)?.as_mut()?;
-        let entry = session.table.get_mut(&id.0)?;
-        let borrow = entry.borrow.take()?;
-        let buffer = entry.buffer?;
+        let (_, borrow) = session.borrow.take()?;
+        let buffer = session.table.get(&id.0)?.buffer.as_ref()?;
         let Some(half) = session.streams.send_half(id) else { return Some(0) };
         let confirmed = half.confirmed();
         let upto = borrow.end.min(confirmed + buffer.size()).max(borrow.start);
         let mut at = confirmed.max(borrow.start);
         let mut copied = 0;
         while at < upto {
-            let (target, contiguous) = buffer.at(at.get());
+            let (target, contiguous) = self.buffers.at(buffer, at.get());
             let len = upto.saturating_since(at).min(contiguous);
             let offset = at.saturating_since(borrow.start) as usize;
             // SAFETY: `at + len` is inside of the borrowed bytes, which the caller keeps valid,

@@ -163,9 +163,7 @@ impl<C: Context> Drive for Engine<C> {
         self.drop_closed_ports();
         for slot in 0..self.sessions.len() {
             self.acknowledge(now, slot as u32, true);
-            if let Some(session) = &mut self.sessions[slot] {
-                session.timer = session.next_timeout(&self.group).unwrap_or(Timestamp::MAX);
-            }
+            self.set_timer(slot);
         }
     }
 
@@ -218,7 +216,7 @@ impl<C: Context> Engine<C> {
         let id = doorbell.stream.stream();
         session.attention = true;
         match doorbell.what {
-            What::Written => session.on_written(id, &mut self.buffers),
+            What::Written => session.on_written(now, id, &mut self.buffers),
             What::Consumed => session.on_consumed(now, id),
         }
     }
@@ -236,12 +234,38 @@ impl<C: Context> Engine<C> {
         let sent = self.transmit(now, slot);
         let acknowledged = self.acknowledge(now, slot, false);
         self.publish(slot);
+        self.give_up_memory(now, slot);
         if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
             // What could not go now is tried again; the rest waits for an event or a timer.
             session.attention = session.streams.owing() > 0 || !session.scheduler.is_idle();
-            session.timer = session.next_timeout(&self.group).unwrap_or(Timestamp::MAX);
         }
+        self.set_timer(slot as usize);
         sent || acknowledged
+    }
+
+    fn set_timer(&mut self, slot: usize) {
+        let buffers = self.buffers.next_timeout();
+        if let Some(Some(session)) = self.sessions.get_mut(slot) {
+            let own = session.next_timeout(&self.group);
+            session.timer = [own, buffers].into_iter().flatten().min().unwrap_or(Timestamp::MAX);
+        }
+    }
+
+    /// Slabs that nobody has needed for long go to the helper thread, which gives them back to the
+    /// device and the system.
+    fn give_up_memory(&mut self, now: Timestamp, slot: u32) {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        while let Some(slab) = session.take_spare_slab(now) {
+            self.shared.discard(slab);
+        }
+        let (sessions, group) = (&self.sessions, &self.group);
+        let posted = || {
+            let channels = sessions.iter().flatten().flat_map(|session| &session.channels);
+            channels.filter_map(|key| group.channel(*key)).any(|c| c.awaits_completion())
+        };
+        while let Some(slab) = self.buffers.take_spare(now, posted) {
+            self.shared.discard(slab);
+        }
     }
 
     fn on_poll_gap(&mut self) {

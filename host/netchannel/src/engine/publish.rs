@@ -73,8 +73,10 @@ impl<C: Context> Session<C> {
         for window in receive.windows() {
             if window.generation > entry.generation {
                 entry.generation = window.generation;
-                let slab = &self.slabs[window.lease.slab.0 as usize];
-                publish_window(cell, &window, place(slab.id, window.lease.offset));
+                let slab = self.slabs.get(window.lease.slab.0 as usize);
+                if let Some(Some(slab)) = slab {
+                    publish_window(cell, &window, place(slab.id, window.lease.offset));
+                }
             }
         }
         let mut bits = 0;

@@ -162,13 +162,13 @@ fn take_frames<C: Context>(
 
 /// Copies the pieces of a chunk into the windows.
 fn place<C: Context>(
-    slabs: &[WindowSlab<C>],
+    slabs: &[Option<WindowSlab<C>>],
     pieces: &[netchannel_vns::receive::Piece],
     bytes: &[u8],
 ) -> u64 {
     let mut copied = 0;
     for piece in pieces {
-        let Some(slab) = slabs.get(piece.lease.slab.0 as usize) else { continue };
+        let Some(Some(slab)) = slabs.get(piece.lease.slab.0 as usize) else { continue };
         let Some(source) = bytes.get(piece.source..piece.source + piece.len) else { continue };
         let offset = u64::from(piece.lease.offset) + piece.at;
         debug_assert!(offset as usize + piece.len <= slab.region.len());

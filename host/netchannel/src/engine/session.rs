@@ -1,5 +1,6 @@
 //! What the engine keeps per peer.
 
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
@@ -9,17 +10,26 @@ use netchannel_driver::{ChannelKey, Group};
 use netchannel_scheduler::{ChannelView, Scheduler};
 use netchannel_units::{Duration, StreamOffset, Timestamp};
 use netchannel_verbs::Context;
+use netchannel_vns::pool::SLAB_LOG2;
 use netchannel_vns::streams::IdHasher;
 use netchannel_vns::{ApplicationId, Carried, SlabId, Streams};
 use netchannel_wire::StreamId;
 
-use crate::cell::{Cell, buffer};
-use crate::engine::buffers::{SendBuffer, SendBuffers};
+use crate::cell::{Cell, CellState, buffer};
+use crate::engine::buffers::{SendBuffer, SendBuffers, vacancy};
 use crate::region::{RegionId, Regions};
 use crate::shared::SessionShared;
 
 /// A send buffer whose bytes are all confirmed is taken back after this long.
 const IDLE_BUFFER: Duration = Duration::from_millis(100);
+
+/// One that has held nothing for this long goes to the next stream that wants one, so that many
+/// streams that write once in turn touch few pages.
+const LENT_AFTER: Duration = Duration::from_millis(5);
+/// Idle streams that are looked at for one send buffer.
+const RECLAIM_ATTEMPTS: usize = 8;
+/// Entries that an empty queue of idle buffers has room for.
+const IDLE_CAPACITY: usize = 64;
 
 /// Bytes that an application lends for the time of a call.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +47,6 @@ unsafe impl Send for Borrow {}
 pub(crate) struct EngineStream {
     pub(crate) cell: Cell,
     pub(crate) buffer: Option<SendBuffer>,
-    pub(crate) borrow: Option<Borrow>,
     /// Number of the newest window that the application knows.
     pub(crate) generation: u32,
     in_idle_queue: bool,
@@ -45,7 +54,7 @@ pub(crate) struct EngineStream {
 
 impl EngineStream {
     pub(crate) fn new(cell: Cell) -> Self {
-        Self { cell, buffer: None, borrow: None, generation: 0, in_idle_queue: false }
+        Self { cell, buffer: None, generation: 0, in_idle_queue: false }
     }
 }
 
@@ -61,6 +70,15 @@ impl<C: Context> Drop for WindowSlab<C> {
     fn drop(&mut self) {
         self.regions.remove(self.id);
     }
+}
+
+/// Takes the send buffer away from the application. False if that uses it at the moment.
+fn withdraw(state: &CellState) -> bool {
+    state
+        .application
+        .buffer_state
+        .compare_exchange(buffer::IDLE, buffer::NONE, Ordering::AcqRel, Ordering::Relaxed)
+        .is_ok()
 }
 
 pub(crate) type StreamTable = HashMap<u32, EngineStream, BuildHasherDefault<IdHasher>>;
@@ -105,7 +123,10 @@ pub(crate) struct Session<C: Context> {
     pub(crate) channels: Vec<ChannelKey>,
     pub(crate) views: Vec<ChannelView>,
     pub(crate) table: StreamTable,
-    pub(crate) slabs: Vec<WindowSlab<C>>,
+    /// By number; what was given up leaves a gap.
+    pub(crate) slabs: Vec<Option<WindowSlab<C>>>,
+    /// What an application lends at the moment, and for which stream.
+    pub(crate) borrow: Option<(StreamId, Borrow)>,
     /// Streams whose application has not let go.
     pub(crate) attached: usize,
     /// Something happened since the last pass, or could not be finished in it.
@@ -153,6 +174,7 @@ impl<C: Context> Session<C> {
             views: Vec::new(),
             table: StreamTable::default(),
             slabs: Vec::new(),
+            borrow: None,
             attached: 0,
             over: false,
             idle_buffers: VecDeque::new(),
@@ -165,62 +187,78 @@ impl<C: Context> Session<C> {
 
     pub(crate) fn add_slab(&mut self, slab: WindowSlab<C>) {
         self.attention = true;
-        self.streams.add_slab(ApplicationId::LOCAL, SlabId(self.slabs.len() as u32));
-        self.slabs.push(slab);
+        let number = vacancy(&mut self.slabs);
+        self.slabs[number] = Some(slab);
+        self.streams.add_slab(ApplicationId::LOCAL, SlabId(number as u32));
+    }
+
+    /// A slab of windows that nobody has needed for long. To be dropped off the way of the data.
+    pub(crate) fn take_spare_slab(&mut self, now: Timestamp) -> Option<Box<dyn Any + Send>> {
+        let id = self.streams.take_spare_slab(now)?;
+        Some(Box::new(self.slabs.get_mut(id.0 as usize)?.take()?))
+    }
+
+    /// Bytes of receive windows.
+    pub(crate) fn slab_bytes(&self) -> u64 {
+        (self.slabs.iter().flatten().count() as u64) << SLAB_LOG2
+    }
+
+    /// What the application lends for `id` at the moment.
+    pub(crate) fn borrowed(&self, id: StreamId) -> Option<Borrow> {
+        self.borrow.filter(|(stream, _)| *stream == id).map(|(_, borrow)| borrow)
     }
 
     /// The application wrote, or wants a buffer to write into.
-    pub(crate) fn on_written(&mut self, id: StreamId, buffers: &mut SendBuffers<C>) {
+    pub(crate) fn on_written(
+        &mut self,
+        now: Timestamp,
+        id: StreamId,
+        buffers: &mut SendBuffers<C>,
+    ) {
         let Some(entry) = self.table.get_mut(&id.0) else { return };
         let application = &entry.cell.state().application;
         let wanted = u64::from(application.buffer_wanted.load(Ordering::Relaxed));
         // Pairs with the release store of the writer: the bytes are there.
         let tail = StreamOffset::new(application.tail.load(Ordering::Acquire));
         let Some(half) = self.streams.send_half(id) else { return };
-        let room = entry.buffer.map_or(0, |b| b.size());
+        let room = entry.buffer.as_ref().map_or(0, SendBuffer::size);
         // The tail is another party's word: what does not fit into the buffer was not written.
-        if entry.borrow.is_none()
-            && tail > half.tail()
-            && tail.saturating_since(half.confirmed()) <= room
-        {
+        let lends = self.borrow.is_some_and(|(stream, _)| stream == id);
+        if !lends && tail > half.tail() && tail.saturating_since(half.confirmed()) <= room {
             // Fails if the half was finished or stopped, which the cell says already.
             let _ = self.streams.write(id, tail);
         }
         if wanted > room {
-            self.supply_buffer(id, wanted, buffers);
+            self.supply_buffer(now, id, wanted, buffers);
         }
     }
 
     /// Leases a send buffer, or a larger one once the old one is empty.
-    pub(crate) fn supply_buffer(&mut self, id: StreamId, bytes: u64, buffers: &mut SendBuffers<C>) {
+    pub(crate) fn supply_buffer(
+        &mut self,
+        now: Timestamp,
+        id: StreamId,
+        bytes: u64,
+        buffers: &mut SendBuffers<C>,
+    ) {
         let Some(entry) = self.table.get_mut(&id.0) else { return };
         let Some(half) = self.streams.send_half(id) else { return };
-        if half.confirmed() < half.tail() && entry.buffer.is_some() {
-            return;
-        }
-        let state = entry.cell.state();
-        if let Some(old) = entry.buffer {
-            if old.size() >= bytes {
+        if let Some(old) = &entry.buffer {
+            let holds_bytes = half.confirmed() < half.tail();
+            if holds_bytes || old.size() >= bytes || !withdraw(entry.cell.state()) {
                 return;
             }
-            let taken = state.application.buffer_state.compare_exchange(
-                buffer::IDLE,
-                buffer::NONE,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            if taken.is_err() {
-                return;
-            }
-            buffers.release(old);
-            entry.buffer = None;
+            entry.buffer.take().into_iter().for_each(|old| buffers.release(old));
         }
+        self.reclaim_buffers(now, bytes, buffers);
+        let Some(entry) = self.table.get_mut(&id.0) else { return };
         match buffers.lease(bytes) {
             Ok(new) => {
-                entry.buffer = Some(new);
-                state.engine.buffer_place.store(new.place, Ordering::Relaxed);
+                let state = entry.cell.state();
+                state.engine.buffer_place.store(buffers.place(&new), Ordering::Relaxed);
                 state.engine.buffer_log2.store(u32::from(new.log2()), Ordering::Relaxed);
                 state.application.buffer_state.store(buffer::IDLE, Ordering::Release);
+                entry.buffer = Some(new);
             }
             // The application asks again; other buffers come back meanwhile.
             Err(error) => tracing::warn!(%error, "no send buffer"),
@@ -260,34 +298,57 @@ impl<C: Context> Session<C> {
             let Some(entry) = self.table.get_mut(&id.0) else { continue };
             entry.in_idle_queue = false;
             let Some(half) = self.streams.send_half(id) else { continue };
-            let Some(old) = entry.buffer else { continue };
-            if entry.borrow.is_some() || half.tail() != noted {
+            if half.tail() == noted {
+                self.take_buffer_back(id, buffers);
+            } else {
                 // In use since then.
-                entry.in_idle_queue = true;
-                self.idle_buffers.push_back((now + IDLE_BUFFER, id, half.tail()));
-                continue;
+                self.note_idle_buffer(now, id);
             }
-            let state = entry.cell.state();
-            // Bytes of which we have not heard yet may lie in it.
-            let unseen = state.application.tail.load(Ordering::Acquire) > half.confirmed().get();
-            if unseen {
-                continue;
+        }
+        if self.idle_buffers.is_empty() {
+            self.idle_buffers.shrink_to(IDLE_CAPACITY);
+        }
+    }
+
+    /// Takes the send buffer of a stream that has no byte in it, and forgets what the scheduler
+    /// knows of such a stream.
+    fn take_buffer_back(&mut self, id: StreamId, buffers: &mut SendBuffers<C>) {
+        let lends = self.borrowed(id).is_some();
+        let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let Some(half) = self.streams.send_half(id) else { return };
+        let state = entry.cell.state();
+        // Bytes of which we have not heard yet may lie in it.
+        let unseen = || state.application.tail.load(Ordering::Acquire) > half.confirmed().get();
+        if lends || half.confirmed() < half.tail() || unseen() || !withdraw(state) {
+            return;
+        }
+        if unseen() {
+            // The writer came and went between the two looks.
+            state.application.buffer_state.store(buffer::IDLE, Ordering::Release);
+            return;
+        }
+        entry.buffer.take().into_iter().for_each(|old| buffers.release(old));
+        self.streams.on_send_idle(id);
+        self.scheduler.remove(netchannel_scheduler::StreamKey(u64::from(id.0)));
+    }
+
+    /// Takes buffers from streams that have no use for them just now, the longest idle first, while
+    /// there is none of `bytes` bytes or they have been idle for a while; gives up soon if those in
+    /// front do have a use.
+    fn reclaim_buffers(&mut self, now: Timestamp, bytes: u64, buffers: &mut SendBuffers<C>) {
+        for _ in 0..RECLAIM_ATTEMPTS {
+            let Some(&(at, id, noted)) = self.idle_buffers.front() else { return };
+            if buffers.has(bytes) && at > now + (IDLE_BUFFER - LENT_AFTER) {
+                return;
             }
-            let taken = state.application.buffer_state.compare_exchange(
-                buffer::IDLE,
-                buffer::NONE,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            if taken.is_ok() {
-                // The writer may have come and gone between the two looks.
-                if state.application.tail.load(Ordering::Acquire) > half.confirmed().get() {
-                    state.application.buffer_state.store(buffer::IDLE, Ordering::Release);
-                    continue;
-                }
-                entry.buffer = None;
-                buffers.release(old);
+            self.idle_buffers.pop_front();
+            let Some(entry) = self.table.get_mut(&id.0) else { continue };
+            entry.in_idle_queue = false;
+            let idle = self.streams.send_half(id).is_some_and(|half| half.tail() == noted);
+            if idle || !buffers.has(bytes) {
+                self.take_buffer_back(id, buffers);
             }
+            self.note_idle_buffer(now, id);
         }
     }
 

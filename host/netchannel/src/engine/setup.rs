@@ -263,12 +263,11 @@ impl<C: Context> Engine<C> {
             }
             self.cells.give(entry.cell);
         }
-        if session.streams.take_slab_demand().is_some() {
-            let held = (session.slabs.len() as u64) << SLAB_LOG2;
-            if held + (1 << SLAB_LOG2) <= self.config.session_memory as u64 {
-                lock(&self.shared.slab_demand).push(slot);
-                self.shared.ask_helper();
-            }
+        if session.streams.take_slab_demand().is_some()
+            && session.slab_bytes() + (1 << SLAB_LOG2) <= self.config.session_memory as u64
+        {
+            lock(&self.shared.slab_demand).push(slot);
+            self.shared.ask_helper();
         }
     }
 
@@ -320,7 +319,7 @@ impl<C: Context> Engine<C> {
                 if let Err(error) = port.shared.wake.notify() {
                     tracing::warn!(%error, "cannot wake an application thread");
                 }
-                self.ports.push(port);
+                self.ports.push(*port);
                 return;
             }
             Command::Finish(key)
@@ -335,7 +334,7 @@ impl<C: Context> Engine<C> {
             Command::Port(_) => {}
             Command::Finish(_) => {
                 // The last bytes may not have rung yet.
-                session.on_written(id, &mut self.buffers);
+                session.on_written(self.last_poll, id, &mut self.buffers);
                 session.streams.finish(id);
             }
             Command::Reset(_, code) => session.streams.reset(id, code),
@@ -345,7 +344,7 @@ impl<C: Context> Engine<C> {
                 if session.over {
                     return;
                 }
-                session.on_written(id, &mut self.buffers);
+                session.on_written(self.last_poll, id, &mut self.buffers);
                 session.streams.release(id, reset::CANCELLED);
             }
         }

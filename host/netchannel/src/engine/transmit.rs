@@ -11,7 +11,8 @@ use netchannel_wire::encode::DATA_OVERHEAD;
 use netchannel_wire::{Frame, StreamId};
 
 use crate::engine::Engine;
-use crate::engine::session::{EngineStream, Session};
+use crate::engine::buffers::SendBuffers;
+use crate::engine::session::{Borrow, EngineStream, Session};
 
 /// A remainder of a message smaller than this is not worth an eager frame of a longer chunk.
 const MIN_EAGER: usize = 256;
@@ -137,7 +138,10 @@ impl<C: Context> Engine<C> {
         while left > 0 {
             let Some(chunk) = session.streams.next_chunk(id, left) else { break };
             let Some(entry) = session.table.get(&id.0) else { break };
-            let Some((chunk, source)) = locate(entry, chunk, direct) else { break };
+            let borrow = session.borrowed(id);
+            let Some((chunk, source)) = locate(entry, borrow, &self.buffers, chunk, direct) else {
+                break;
+            };
             let hint = session.streams.backlog_hint(id, &chunk);
             let sent = match chunk.form {
                 Form::Bulk(grant) => {
@@ -291,7 +295,7 @@ fn complete<C: Context>(session: &Session<C>, control: &Control) -> Option<Frame
     Some(match *control {
         Control::Frame(frame) => frame,
         Control::Window { stream, grant, lease, from, limit } => {
-            let slab = session.slabs.get(lease.slab.0 as usize)?;
+            let slab = session.slabs.get(lease.slab.0 as usize)?.as_ref()?;
             Frame::Window {
                 stream,
                 grant,
@@ -306,10 +310,16 @@ fn complete<C: Context>(session: &Session<C>, control: &Control) -> Option<Frame
 }
 
 /// Finds the bytes of a chunk, which is cut where they stop being contiguous.
-fn locate(entry: &EngineStream, chunk: Chunk, direct: bool) -> Option<(Chunk, Source)> {
+fn locate<C: Context>(
+    entry: &EngineStream,
+    borrow: Option<Borrow>,
+    buffers: &SendBuffers<C>,
+    chunk: Chunk,
+    direct: bool,
+) -> Option<(Chunk, Source)> {
     let start = chunk.range.start;
     let mut length = chunk.range.len();
-    let source = match entry.borrow {
+    let source = match borrow {
         Some(borrow) if start >= borrow.start => {
             length = length.min(borrow.end.saturating_since(start));
             let offset = start.saturating_since(borrow.start);
@@ -322,7 +332,7 @@ fn locate(entry: &EngineStream, chunk: Chunk, direct: bool) -> Option<(Chunk, So
         }
         borrow => {
             let buffer = entry.buffer.as_ref()?;
-            let (address, contiguous) = buffer.at(start.get());
+            let (address, contiguous) = buffers.at(buffer, start.get());
             length = length.min(contiguous);
             if let Some(borrow) = borrow {
                 length = length.min(borrow.start.saturating_since(start));
@@ -330,7 +340,7 @@ fn locate(entry: &EngineStream, chunk: Chunk, direct: bool) -> Option<(Chunk, So
             Source {
                 address: address.as_ptr() as u64,
                 length: length as u32,
-                local_key: buffer.local_key,
+                local_key: buffers.local_key(buffer),
                 inline: direct,
             }
         }

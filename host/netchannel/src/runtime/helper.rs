@@ -96,6 +96,7 @@ impl Helper {
                     self.links.command(&self.inner, command);
                 }
                 self.make_slabs();
+                self.inner.shared.drop_discarded();
             }
             if links_ready || links_timer.is_some_and(|at| now() >= at) {
                 links_timer = self.links.run(&self.inner);

@@ -229,7 +229,7 @@ impl Keeper {
             ports.retain(|known| known.inner.strong_count() > 0);
             let number = self.inner.next_port.fetch_add(1, Ordering::Relaxed);
             let (mut application, engine) = port(number)?;
-            self.inner.shared.inbox.push(Command::Port(engine));
+            self.inner.shared.inbox.push(Command::Port(Box::new(engine)));
             let result = f(&mut application);
             let inner = Arc::downgrade(&self.inner);
             ports.push(ThreadPort { runtime: self.id, inner, port: Some(application) });

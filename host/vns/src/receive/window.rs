@@ -34,7 +34,7 @@ pub struct ReceiveLimits {
 
 impl ReceiveLimits {
     /// log2 of the window that an eager promise needs.
-    fn eager_log2(self) -> u8 {
+    pub(crate) fn eager_log2(self) -> u8 {
         log2_of(self.eager).clamp(MIN_LOG2, SLAB_LOG2)
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use netchannel_units::Timestamp;
 use netchannel_wire::StreamId;
 
 use crate::pool::{SlabId, WindowPool};
@@ -84,6 +85,16 @@ impl Accounts {
         let account = self.0.iter_mut().find(|account| account.slab_wanted)?;
         account.slab_wanted = false;
         Some(account.application)
+    }
+
+    /// A slab that its application has not needed for long.
+    pub(super) fn take_spare_slab(&mut self, now: Timestamp) -> Option<SlabId> {
+        self.0.iter_mut().find_map(|account| account.pool.take_spare(now))
+    }
+
+    /// When to ask for spare slabs.
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+        self.0.iter().filter_map(|account| account.pool.next_timeout()).min()
     }
 
     pub(super) fn on_stream_added(&mut self, index: AccountIndex) {

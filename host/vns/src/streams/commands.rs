@@ -3,11 +3,15 @@
 use netchannel_units::{Class, StreamOffset, Timestamp};
 use netchannel_wire::StreamId;
 
-use super::Streams;
 use super::queues::IDLE_RELEASE;
+use super::{AccountIndex, Streams};
 use crate::error::StreamError;
+use crate::pool::SlabId;
 use crate::send::SendHalf;
 use crate::stream::{Opening, Owed};
+
+/// Idle streams that are looked at for one window.
+const RECLAIM_ATTEMPTS: usize = 8;
 
 impl Streams {
     /// Opens a stream to the peer's listener `service`. Bytes may be written at once.
@@ -42,6 +46,13 @@ impl Streams {
         if let Some(stream) = self.table.get_mut(&id.0) {
             stream.send.unwrite(tail);
             self.queues.note_backlog(id, stream);
+        }
+    }
+
+    /// Everything written was confirmed long ago.
+    pub fn on_send_idle(&mut self, id: StreamId) {
+        if let Some(stream) = self.table.get_mut(&id.0) {
+            stream.send.trim();
         }
     }
 
@@ -117,7 +128,8 @@ impl Streams {
 
     /// When [`on_timeout`](Self::on_timeout) wants to be called.
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        self.queues.idle.front().map(|(at, _)| *at)
+        let idle = self.queues.idle.front().map(|(at, _)| *at);
+        [idle, self.accounts.next_timeout()].into_iter().flatten().min()
     }
 
     /// Gives up windows of streams that were idle for long.
@@ -135,6 +147,36 @@ impl Streams {
             {
                 stream.recall = Some(grant);
                 self.queues.owe(id, stream, Owed::RECALL);
+            }
+        }
+        if self.queues.idle.is_empty() {
+            self.queues.trim();
+        }
+    }
+
+    /// A slab of windows that nobody has needed for long: from now on this session does not use it.
+    /// To be asked in every pass, until there is none.
+    pub fn take_spare_slab(&mut self, now: Timestamp) -> Option<SlabId> {
+        self.accounts.take_spare_slab(now)
+    }
+
+    /// Takes windows from streams of one application that have no use for them just now, the longest
+    /// idle first, until another that was idle could have one; gives up soon if those in front do
+    /// have a use.
+    pub(super) fn reclaim_windows(&mut self, account: AccountIndex) {
+        let wanted = self.limits().eager_log2();
+        for _ in 0..RECLAIM_ATTEMPTS {
+            if self.accounts.pool(account).has(wanted) {
+                return;
+            }
+            let Some((_, id)) = self.queues.idle.pop_front() else { return };
+            let Some(stream) = self.table.get_mut(&id.0) else { continue };
+            stream.in_idle_queue = false;
+            let granted = stream.receive.windows().any(|window| window.grant.is_some());
+            if granted || stream.account != account {
+                self.queues.note_idle(id, stream);
+            } else if stream.receive.is_idle() {
+                stream.receive.release_idle(self.accounts.pool(account));
             }
         }
     }

@@ -159,6 +159,13 @@ impl Streams {
     ) -> Result<Placement, ProtocolError> {
         let limits = self.limits();
         let Some(stream) = known(&mut self.table, id) else { return self.on_stray(id) };
+        let account = stream.account;
+        if stream.receive.current().is_none()
+            && !self.accounts.pool(account).has(limits.eager_log2())
+        {
+            self.reclaim_windows(account);
+        }
+        let Some(stream) = known(&mut self.table, id) else { return self.on_stray(id) };
         stream.last_active = now;
         let arrival = stream
             .receive

@@ -42,7 +42,20 @@ pub(super) struct Queues {
     pub(super) closed: VecDeque<StreamId>,
 }
 
+/// Entries that an empty queue has room for once all streams are idle.
+const IDLE_CAPACITY: usize = 64;
+
 impl Queues {
+    /// Gives back memory that a burst of streams made the queues grow by.
+    pub(super) fn trim(&mut self) {
+        self.due.shrink_to(IDLE_CAPACITY);
+        self.incoming.shrink_to(IDLE_CAPACITY);
+        self.idle.shrink_to(IDLE_CAPACITY);
+        for queue in [&mut self.backlogs, &mut self.touched, &mut self.closed] {
+            queue.shrink_to(IDLE_CAPACITY);
+        }
+    }
+
     pub(super) fn owe(&mut self, id: StreamId, stream: &mut Stream, what: Owed) {
         stream.owed |= what;
         if !stream.in_owing_queue && !stream.ready().is_empty() {

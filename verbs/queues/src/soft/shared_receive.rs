@@ -61,7 +61,8 @@ impl SharedReceiveQueue {
     pub(super) fn new(service: &Arc<Service>, capacity: u32) -> Self {
         let capacity = capacity as usize;
         let state = State {
-            requests: VecDeque::with_capacity(capacity),
+            // Grows with what is posted: a ring of the whole capacity would be touched all over.
+            requests: VecDeque::new(),
             capacity,
             limit: 0,
             waiting: Vec::new(),
