@@ -38,9 +38,9 @@ fn abilities(device: &DeviceAttributes) -> [(&'static str, bool); 9] {
         ("atomics", can.atomics),
         ("on_demand_paging", can.on_demand_paging),
         ("completion_timestamps", can.completion_timestamps),
-        ("rate_limit", can.rate_limit),
+        ("rate_limit", device.rate_limit.is_ok()),
         ("relaxed_ordering", can.relaxed_ordering),
-        ("mlx5_direct_verbs", can.mlx5_direct_verbs),
+        ("mlx5_direct_verbs", device.mlx5.is_ok()),
         ("memory_windows", can.memory_windows),
     ]
 }

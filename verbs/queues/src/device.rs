@@ -4,6 +4,11 @@ use std::fmt;
 
 use netchannel_units::Bandwidth;
 
+pub mod mlx5;
+mod offer;
+
+pub use offer::{Offer, WhyNot};
+
 /// Who drives the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Provider {
@@ -49,6 +54,12 @@ pub struct DeviceAttributes {
     pub max_inline: u32,
     /// Optional abilities.
     pub capabilities: Capabilities,
+    /// Rate limit per reliable connection (`ibv_query_device_ex: packet_pacing_caps`).
+    pub rate_limit: Offer<RateLimit>,
+    /// How the paths of connections through the network are told apart.
+    pub path_entropy: PathEntropy,
+    /// What direct verbs of mlx5 add.
+    pub mlx5: Offer<mlx5::Mlx5Capabilities>,
     /// The port in use.
     pub port: PortAttributes,
 }
@@ -74,14 +85,33 @@ pub struct Capabilities {
     pub on_demand_paging: bool,
     /// Completion timestamps (`completion_timestamp_mask`).
     pub completion_timestamps: bool,
-    /// Rate limit per queue pair (`packet_pacing_caps`).
-    pub rate_limit: bool,
     /// Relaxed ordering of the PCI writes (`IBV_ACCESS_RELAXED_ORDERING`).
     pub relaxed_ordering: bool,
-    /// Direct verbs of mlx5 (`mlx5dv_is_supported`).
-    pub mlx5_direct_verbs: bool,
     /// Memory windows with bounds that the device enforces.
     pub memory_windows: bool,
+}
+
+/// The range of a rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Lowest.
+    pub min: Bandwidth,
+    /// Highest.
+    pub max: Bandwidth,
+}
+
+/// Who turns the [`SourcePort`](crate::source_port::SourcePort) of a connection into that of its
+/// packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathEntropy {
+    /// The kernel driver, from the flow label of the address vector.
+    FlowLabel,
+    /// Nobody knows: the flow label is set, but this driver is not known to act on it.
+    Unknown,
+    /// Packets are not UDP (InfiniBand).
+    NoUdp,
+    /// There is no network.
+    NoNetwork,
 }
 
 /// The port of a device.

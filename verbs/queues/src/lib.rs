@@ -10,6 +10,7 @@
 //! - [`device`]: device attributes and the list of devices of all providers.
 //! - [`queue_pair`], [`completion`], [`memory`]: the objects.
 //! - [`work`]: work requests and work completions.
+//! - [`source_port`]: what spreads connections over the paths of a network.
 //! - [`error`]: what can go wrong.
 //! - [`rdma`]: the provider over libibverbs. [`soft`]: the NIC in memory.
 //! - [`conformance`]: what every provider must do, as a suite of checks.
@@ -32,6 +33,7 @@ pub mod memory;
 pub mod queue_pair;
 pub mod rdma;
 pub mod soft;
+pub mod source_port;
 pub mod work;
 
 pub use completion::CompletionQueue;
@@ -40,4 +42,5 @@ pub use device::DeviceAttributes;
 pub use error::{Error, PostError};
 pub use memory::{Access, MemoryRegion, RemoteKey};
 pub use queue_pair::{Endpoint, QueuePair, SharedReceiveQueue};
+pub use source_port::SourcePort;
 pub use work::{LocalSlice, ReceiveRequest, SendRequest, WorkCompletion};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, PostError};
+use crate::source_port::SourcePort;
 use crate::work::{ReceiveRequest, SendRequest};
 
 /// The transport service of a queue pair.
@@ -72,6 +73,9 @@ pub struct ConnectOptions {
     pub traffic_class: u8,
     /// Service level (0 to 15).
     pub service_level: u8,
+    /// UDP source port of RoCE v2 packets; without one it is
+    /// [derived from the flow](crate::source_port).
+    pub source_port: Option<SourcePort>,
 }
 
 impl Default for ConnectOptions {
@@ -87,6 +91,7 @@ impl Default for ConnectOptions {
             receiver_not_ready_retries: 7,
             traffic_class: 0,
             service_level: 0,
+            source_port: None,
         }
     }
 }
@@ -124,6 +129,12 @@ pub trait QueuePair: Send {
     /// # Errors
     /// [`Error::Os`] if the device refuses.
     fn fail(&mut self) -> Result<(), Error>;
+
+    /// The UDP source port that the device was told for this connection; none before it is
+    /// connected, and where packets are no UDP.
+    fn source_port(&self) -> Option<SourcePort> {
+        None
+    }
 
     /// Bytes that an inline request can carry; `u32::MAX` where posting itself moves the bytes.
     fn max_inline(&self) -> u32;

@@ -6,6 +6,9 @@
 //!
 //! `NETCHANNEL_RDMA_DEVICE` names the device; otherwise the first one is taken.
 
+#[path = "rdma_device/paths.rs"]
+mod paths;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 

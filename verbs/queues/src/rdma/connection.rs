@@ -7,6 +7,7 @@ use super::bindings::{self as sys, ibv_qp_attr};
 use super::endpoint::{ETHERNET, RcEndpoint};
 use crate::error::Error;
 use crate::queue_pair::ConnectOptions;
+use crate::source_port::{Flow, SourcePort};
 
 /// Routers between the hosts, at most; the usual default of IP.
 const HOP_LIMIT: u8 = 64;
@@ -76,6 +77,7 @@ pub(super) fn ready_to_receive(
     port: u8,
     timers: Timers,
     options: &ConnectOptions,
+    source_port: Option<SourcePort>,
 ) -> (ibv_qp_attr, sys::ibv_qp_attr_mask) {
     let mut attr = ibv_qp_attr {
         qp_state: sys::IBV_QPS_RTR,
@@ -93,12 +95,11 @@ pub(super) fn ready_to_receive(
     if let Some(gid_index) = limits.gid_index
         && (limits.global_route || peer.lid == 0)
     {
-        // The flow label stays 0: the UDP source port then comes from both queue pair numbers,
-        // which spreads the queue pairs of two hosts over the paths between them.
         path.is_global = 1;
         path.grh.dgid.raw = peer.gid;
         path.grh.sgid_index = gid_index;
         path.grh.hop_limit = HOP_LIMIT;
+        path.grh.flow_label = source_port.map_or(0, SourcePort::flow_label);
         path.grh.traffic_class = options.traffic_class;
     }
     let mask = sys::IBV_QP_STATE
@@ -134,6 +135,18 @@ pub(super) fn ready_to_send(
         | sys::IBV_QP_RNR_RETRY
         | sys::IBV_QP_MAX_QP_RD_ATOMIC;
     (attr, mask)
+}
+
+/// The UDP source port of a connection, which only RoCE v2 has.
+pub(super) fn source_port(
+    queue_pair: u32,
+    gid: Option<[u8; 16]>,
+    peer: &RcEndpoint,
+    options: &ConnectOptions,
+) -> Option<SourcePort> {
+    let local = gid.filter(|_| peer.link_layer == ETHERNET)?;
+    let flow = Flow { local, remote: peer.gid, queue_pair };
+    Some(options.source_port.unwrap_or_else(|| SourcePort::of_flow(&flow)))
 }
 
 /// Whether a port with these limits can reach the peer at all.

@@ -11,7 +11,7 @@ use super::device_list::{DeviceList, ListedDevice};
 use super::memory::MemoryRegion;
 use super::queue_pair::QueuePair;
 use super::shared_receive_queue::SharedReceiveQueue;
-use super::{attributes, events};
+use super::{attributes, events, library};
 use crate::context::AsyncEvent;
 use crate::device::DeviceAttributes;
 use crate::error::Error;
@@ -75,8 +75,9 @@ impl Context {
         let device = OpenDevice::new(listed)?;
         events::set_non_blocking(events::async_fd(&device), "async_fd")?;
         let domain = ProtectionDomain::new(device)?;
-        let (attributes, limits) = attributes::query(&domain, listed, options)?;
-        Ok(Self { device: Arc::new(Device { domain, attributes, limits }) })
+        let (attributes, limits) = attributes::query(&domain, listed)?.interpret(options)?;
+        let mlx5 = if attributes.mlx5.is_ok() { library::mlx5().ok() } else { None };
+        Ok(Self { device: Arc::new(Device { domain, attributes, limits, mlx5 }) })
     }
 }
 

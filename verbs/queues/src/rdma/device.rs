@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use super::attributes::Limits;
 use super::bindings::{Verbs, ibv_context, ibv_pd, verbs_context};
 use super::device_list::ListedDevice;
-use super::library;
+use super::{library, mlx5};
 use crate::device::DeviceAttributes;
 use crate::error::Error;
 
@@ -27,6 +27,8 @@ pub(super) struct Device {
     pub(super) domain: ProtectionDomain,
     pub(super) attributes: DeviceAttributes,
     pub(super) limits: Limits,
+    /// There if the device answered to it.
+    pub(super) mlx5: Option<&'static mlx5::Functions>,
 }
 
 // SAFETY: libibverbs may be called from any thread, also on the same context and protection

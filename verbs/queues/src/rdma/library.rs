@@ -4,10 +4,11 @@ use std::ffi::c_int;
 use std::sync::OnceLock;
 
 use super::bindings::{Mlx5, Verbs};
+use super::mlx5;
+use crate::device::WhyNot;
 use crate::error::Error;
 
 const VERBS_LIBRARY: &str = "libibverbs.so.1";
-const MLX5_LIBRARY: &str = "libmlx5.so.1";
 
 /// The functions of libibverbs.
 pub(super) fn verbs() -> Result<&'static Verbs, Error> {
@@ -19,15 +20,18 @@ pub(super) fn verbs() -> Result<&'static Verbs, Error> {
 }
 
 /// The functions of libmlx5, if it is installed and goes with this libibverbs.
-pub(super) fn mlx5() -> Option<&'static Mlx5> {
-    static MLX5: OnceLock<Option<Mlx5>> = OnceLock::new();
-    MLX5.get_or_init(|| {
-        // SAFETY: the constructors of the library register an mlx5 driver with libibverbs, which
-        // expects that at any time; the bindings come from its own header.
-        let opened = unsafe { Mlx5::new(MLX5_LIBRARY) };
-        opened.inspect_err(|error| tracing::info!(%error, "no mlx5 direct verbs")).ok()
+pub(super) fn mlx5() -> Result<&'static mlx5::Functions, WhyNot> {
+    static MLX5: OnceLock<Result<mlx5::Functions, WhyNot>> = OnceLock::new();
+    MLX5.get_or_init(|| open_mlx5(mlx5::LIBRARY)).as_ref().map_err(WhyNot::clone)
+}
+
+fn open_mlx5(name: &str) -> Result<mlx5::Functions, WhyNot> {
+    // SAFETY: the constructors of the library register an mlx5 driver with libibverbs, which
+    // expects that at any time; the bindings come from its own header.
+    let opened = unsafe { Mlx5::new(name) };
+    opened.map(mlx5::Functions::from).map_err(|error| {
+        WhyNot::NoLibrary(format!("{name} cannot be used: {error}; it is in ibverbs-providers"))
     })
-    .as_ref()
 }
 
 fn open_verbs(name: &str) -> Result<Verbs, String> {
@@ -88,8 +92,18 @@ mod tests {
     fn libmlx5_is_optional() {
         let installed = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"]
             .iter()
-            .any(|folder| std::path::Path::new(folder).join(MLX5_LIBRARY).exists());
-        assert!(mlx5().is_some() || !installed, "{MLX5_LIBRARY} is there but cannot be used");
+            .any(|folder| std::path::Path::new(folder).join(mlx5::LIBRARY).exists());
+        match mlx5() {
+            Ok(_) => {}
+            Err(WhyNot::NoLibrary(reason)) => assert!(!installed, "{reason}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn without_libmlx5_the_reason_names_it() {
+        let reason = open_mlx5("libmlx5-of-another-age.so.99").err().unwrap().to_string();
+        assert!(reason.contains("libmlx5-of-another-age.so.99"), "{reason}");
     }
 
     #[test]

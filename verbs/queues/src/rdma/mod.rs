@@ -5,7 +5,9 @@
 //! [`Error::NoDevice`](crate::Error::NoDevice) with the reason.
 //!
 //! - `bindings`, `library`: the C interface, and opening it.
-//! - `device_list`, `port`, `attributes`: which devices there are, and what they are.
+//! - `device_list`, `port`, `attributes`: which devices there are, and what they are;
+//!   [`recorded`]: devices that are not here.
+//! - `mlx5`: what direct verbs of mlx5 add.
 //! - `device`, `context`: an opened device.
 //! - `queue_pair`, `connection`, `endpoint`: setting up connections.
 //! - `datapath`, `work`: posting; `completion_queue`: polling.
@@ -30,8 +32,10 @@ mod endpoint;
 mod events;
 mod library;
 mod memory;
+mod mlx5;
 mod port;
 mod queue_pair;
+pub mod recorded;
 mod shared_receive_queue;
 mod work;
 

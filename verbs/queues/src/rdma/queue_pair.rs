@@ -21,6 +21,7 @@ use super::shared_receive_queue::OwnedSharedQueue;
 use super::work::RequestLimits;
 use crate::error::{Error, PostError, PostFailure};
 use crate::queue_pair::{ConnectOptions, Endpoint, QueuePairInit, QueuePairState, Service};
+use crate::source_port::SourcePort;
 use crate::work::{MAX_SLICES, ReceiveRequest, SendRequest};
 
 /// Inline sizes to try, from the largest that a driver is known to accept.
@@ -51,6 +52,7 @@ pub struct QueuePair {
     number: u32,
     psn: u32,
     phase: Phase,
+    source_port: Option<SourcePort>,
     sends: Poster<ibv_qp, ibv_send_wr>,
     receives: Poster<ibv_qp, ibv_recv_wr>,
 }
@@ -126,6 +128,7 @@ impl QueuePair {
             owner,
             raw,
             phase: Phase::Made,
+            source_port: None,
             sends: Poster::new(post_send, limits),
             receives: Poster::new(post_receive, limits),
         };
@@ -154,6 +157,20 @@ impl QueuePair {
 
     fn device(&self) -> &Device {
         &self.owner.device
+    }
+
+    /// Tells mlx5 the source port directly, which drivers before Linux 5.8 need. A device that
+    /// refuses goes on with the port of the flow label.
+    fn set_path(&self) {
+        let (Some(mlx5), Some(port)) = (self.device().mlx5, self.source_port) else { return };
+        // SAFETY: the queue pair is alive, and its device answered to libmlx5.
+        let set = unsafe { mlx5.set_source_port(self.raw.as_ptr(), port) };
+        // SAFETY: the same.
+        let lag = unsafe { mlx5.lag_port(self.raw.as_ptr()) };
+        tracing::debug!(queue_pair = self.number, port = port.get(), ?lag, "path");
+        if let Err(why) = set {
+            tracing::info!(queue_pair = self.number, %why, "source port by flow label alone");
+        }
     }
 
     fn modify(
@@ -199,14 +216,28 @@ impl crate::QueuePair for QueuePair {
         let device = &self.owner.device;
         connection::check_reachable(&peer, &device.limits)?;
 
-        let port = device.attributes.port.number;
-        let (attr, mask) =
-            connection::ready_to_receive(&peer, &device.limits, port, timers, options);
+        let own = &device.attributes.port;
+        let gid = own.gid.map(|gid| gid.value);
+        let source_port = connection::source_port(self.number, gid, &peer, options);
+        let (attr, mask) = connection::ready_to_receive(
+            &peer,
+            &device.limits,
+            own.number,
+            timers,
+            options,
+            source_port,
+        );
         self.modify("ibv_modify_qp (ready to receive)", attr, mask).map_err(unreachable_peer)?;
         let (attr, mask) = connection::ready_to_send(self.psn, &peer, &device.limits, timers);
         self.modify("ibv_modify_qp (ready to send)", attr, mask)?;
         self.phase = Phase::Connected;
+        self.source_port = source_port;
+        self.set_path();
         Ok(())
+    }
+
+    fn source_port(&self) -> Option<SourcePort> {
+        self.source_port
     }
 
     fn state(&self) -> Result<QueuePairState, Error> {

@@ -16,7 +16,9 @@ use super::protocol::Token;
 use super::random::Random;
 use super::region::RegionTable;
 use crate::context::AsyncEvent;
-use crate::device::{Capabilities, DeviceAttributes, LinkLayer, PortAttributes, Provider};
+use crate::device::{
+    Capabilities, DeviceAttributes, LinkLayer, PathEntropy, PortAttributes, Provider, WhyNot,
+};
 use crate::error::Error;
 
 /// Largest message: the RDMA standard's 1 GiB.
@@ -169,6 +171,9 @@ pub(super) fn attributes(options: &SoftOptions) -> DeviceAttributes {
         max_message: MAX_MESSAGE,
         max_inline: options.inline_limit(),
         capabilities: Capabilities { shared_receive_queue: true, ..Capabilities::default() },
+        rate_limit: Err(WhyNot::OtherDevice("the soft NIC paces no queue pair of its own")),
+        path_entropy: PathEntropy::NoNetwork,
+        mlx5: Err(WhyNot::OtherDevice("memory is no NIC")),
         port: PortAttributes {
             number: 1,
             active: true,

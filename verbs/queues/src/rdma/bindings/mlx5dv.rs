@@ -212,6 +212,21 @@ impl Default for pthread_cond_t {
         }
     }
 }
+pub const MLX5DV_CONTEXT_MASK_CQE_COMPRESION: mlx5dv_context_comp_mask = 1;
+pub const MLX5DV_CONTEXT_MASK_SWP: mlx5dv_context_comp_mask = 2;
+pub const MLX5DV_CONTEXT_MASK_STRIDING_RQ: mlx5dv_context_comp_mask = 4;
+pub const MLX5DV_CONTEXT_MASK_TUNNEL_OFFLOADS: mlx5dv_context_comp_mask = 8;
+pub const MLX5DV_CONTEXT_MASK_DYN_BFREGS: mlx5dv_context_comp_mask = 16;
+pub const MLX5DV_CONTEXT_MASK_CLOCK_INFO_UPDATE: mlx5dv_context_comp_mask = 32;
+pub const MLX5DV_CONTEXT_MASK_FLOW_ACTION_FLAGS: mlx5dv_context_comp_mask = 64;
+pub const MLX5DV_CONTEXT_MASK_DC_ODP_CAPS: mlx5dv_context_comp_mask = 128;
+pub const MLX5DV_CONTEXT_MASK_HCA_CORE_CLOCK: mlx5dv_context_comp_mask = 256;
+pub const MLX5DV_CONTEXT_MASK_NUM_LAG_PORTS: mlx5dv_context_comp_mask = 512;
+pub const MLX5DV_CONTEXT_MASK_SIGNATURE_OFFLOAD: mlx5dv_context_comp_mask = 1024;
+pub const MLX5DV_CONTEXT_MASK_DCI_STREAMS: mlx5dv_context_comp_mask = 2048;
+pub const MLX5DV_CONTEXT_MASK_WR_MEMCPY_LENGTH: mlx5dv_context_comp_mask = 4096;
+pub const MLX5DV_CONTEXT_MASK_CRYPTO_OFFLOAD: mlx5dv_context_comp_mask = 8192;
+pub type mlx5dv_context_comp_mask = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct mlx5dv_cqe_comp_caps {
@@ -407,13 +422,76 @@ impl Default for mlx5dv_context {
         }
     }
 }
+pub const MLX5DV_CONTEXT_FLAGS_CQE_V1: mlx5dv_context_flags = 1;
+pub const MLX5DV_CONTEXT_FLAGS_OBSOLETE: mlx5dv_context_flags = 2;
+pub const MLX5DV_CONTEXT_FLAGS_MPW_ALLOWED: mlx5dv_context_flags = 4;
+pub const MLX5DV_CONTEXT_FLAGS_ENHANCED_MPW: mlx5dv_context_flags = 8;
+pub const MLX5DV_CONTEXT_FLAGS_CQE_128B_COMP: mlx5dv_context_flags = 16;
+pub const MLX5DV_CONTEXT_FLAGS_CQE_128B_PAD: mlx5dv_context_flags = 32;
+pub const MLX5DV_CONTEXT_FLAGS_PACKET_BASED_CREDIT_MODE: mlx5dv_context_flags = 64;
+pub const MLX5DV_CONTEXT_FLAGS_REAL_TIME_TS: mlx5dv_context_flags = 128;
+pub type mlx5dv_context_flags = ::core::ffi::c_uint;
+pub const MLX5DV_CQE_RES_FORMAT_HASH: mlx5dv_cqe_comp_res_format = 1;
+pub const MLX5DV_CQE_RES_FORMAT_CSUM: mlx5dv_cqe_comp_res_format = 2;
+pub const MLX5DV_CQE_RES_FORMAT_CSUM_STRIDX: mlx5dv_cqe_comp_res_format = 4;
+pub type mlx5dv_cqe_comp_res_format = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct mlx5dv_clock_info {
+    pub nsec: u64,
+    pub last_cycles: u64,
+    pub frac: u64,
+    pub mult: u32,
+    pub shift: u32,
+    pub mask: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of mlx5dv_clock_info"][::core::mem::size_of::<mlx5dv_clock_info>() - 40usize];
+    ["Alignment of mlx5dv_clock_info"][::core::mem::align_of::<mlx5dv_clock_info>() - 8usize];
+    ["Offset of field: mlx5dv_clock_info::nsec"]
+        [::core::mem::offset_of!(mlx5dv_clock_info, nsec) - 0usize];
+    ["Offset of field: mlx5dv_clock_info::last_cycles"]
+        [::core::mem::offset_of!(mlx5dv_clock_info, last_cycles) - 8usize];
+    ["Offset of field: mlx5dv_clock_info::frac"]
+        [::core::mem::offset_of!(mlx5dv_clock_info, frac) - 16usize];
+    ["Offset of field: mlx5dv_clock_info::mult"]
+        [::core::mem::offset_of!(mlx5dv_clock_info, mult) - 24usize];
+    ["Offset of field: mlx5dv_clock_info::shift"]
+        [::core::mem::offset_of!(mlx5dv_clock_info, shift) - 28usize];
+    ["Offset of field: mlx5dv_clock_info::mask"]
+        [::core::mem::offset_of!(mlx5dv_clock_info, mask) - 32usize];
+};
 pub struct Mlx5 {
     __library: ::libloading::Library,
-    pub mlx5dv_query_device: unsafe extern "C" fn(
-        ctx_in: *mut ibv_context,
-        attrs_out: *mut mlx5dv_context,
-    ) -> ::core::ffi::c_int,
-    pub mlx5dv_is_supported: unsafe extern "C" fn(device: *mut ibv_device) -> bool,
+    pub mlx5dv_query_device: Result<
+        unsafe extern "C" fn(
+            ctx_in: *mut ibv_context,
+            attrs_out: *mut mlx5dv_context,
+        ) -> ::core::ffi::c_int,
+        ::libloading::Error,
+    >,
+    pub mlx5dv_get_clock_info: Result<
+        unsafe extern "C" fn(
+            context: *mut ibv_context,
+            clock_info: *mut mlx5dv_clock_info,
+        ) -> ::core::ffi::c_int,
+        ::libloading::Error,
+    >,
+    pub mlx5dv_is_supported:
+        Result<unsafe extern "C" fn(device: *mut ibv_device) -> bool, ::libloading::Error>,
+    pub mlx5dv_query_qp_lag_port: Result<
+        unsafe extern "C" fn(
+            qp: *mut ibv_qp,
+            port_num: *mut u8,
+            active_port_num: *mut u8,
+        ) -> ::core::ffi::c_int,
+        ::libloading::Error,
+    >,
+    pub mlx5dv_modify_qp_udp_sport: Result<
+        unsafe extern "C" fn(qp: *mut ibv_qp, udp_sport: u16) -> ::core::ffi::c_int,
+        ::libloading::Error,
+    >,
 }
 impl Mlx5 {
     pub unsafe fn new<P>(path: P) -> Result<Self, ::libloading::Error>
@@ -429,19 +507,74 @@ impl Mlx5 {
     {
         let __library = library.into();
         let mlx5dv_query_device =
-            unsafe { __library.get(b"mlx5dv_query_device\0") }.map(|sym| *sym)?;
+            unsafe { __library.get(b"mlx5dv_query_device\0") }.map(|sym| *sym);
+        let mlx5dv_get_clock_info =
+            unsafe { __library.get(b"mlx5dv_get_clock_info\0") }.map(|sym| *sym);
         let mlx5dv_is_supported =
-            unsafe { __library.get(b"mlx5dv_is_supported\0") }.map(|sym| *sym)?;
-        Ok(Mlx5 { __library, mlx5dv_query_device, mlx5dv_is_supported })
+            unsafe { __library.get(b"mlx5dv_is_supported\0") }.map(|sym| *sym);
+        let mlx5dv_query_qp_lag_port =
+            unsafe { __library.get(b"mlx5dv_query_qp_lag_port\0") }.map(|sym| *sym);
+        let mlx5dv_modify_qp_udp_sport =
+            unsafe { __library.get(b"mlx5dv_modify_qp_udp_sport\0") }.map(|sym| *sym);
+        Ok(Mlx5 {
+            __library,
+            mlx5dv_query_device,
+            mlx5dv_get_clock_info,
+            mlx5dv_is_supported,
+            mlx5dv_query_qp_lag_port,
+            mlx5dv_modify_qp_udp_sport,
+        })
     }
     pub unsafe fn mlx5dv_query_device(
         &self,
         ctx_in: *mut ibv_context,
         attrs_out: *mut mlx5dv_context,
     ) -> ::core::ffi::c_int {
-        unsafe { (self.mlx5dv_query_device)(ctx_in, attrs_out) }
+        unsafe {
+            (self.mlx5dv_query_device.as_ref().expect("Expected function, got error."))(
+                ctx_in, attrs_out,
+            )
+        }
+    }
+    pub unsafe fn mlx5dv_get_clock_info(
+        &self,
+        context: *mut ibv_context,
+        clock_info: *mut mlx5dv_clock_info,
+    ) -> ::core::ffi::c_int {
+        unsafe {
+            (self.mlx5dv_get_clock_info.as_ref().expect("Expected function, got error."))(
+                context, clock_info,
+            )
+        }
     }
     pub unsafe fn mlx5dv_is_supported(&self, device: *mut ibv_device) -> bool {
-        unsafe { (self.mlx5dv_is_supported)(device) }
+        unsafe {
+            (self.mlx5dv_is_supported.as_ref().expect("Expected function, got error."))(device)
+        }
+    }
+    pub unsafe fn mlx5dv_query_qp_lag_port(
+        &self,
+        qp: *mut ibv_qp,
+        port_num: *mut u8,
+        active_port_num: *mut u8,
+    ) -> ::core::ffi::c_int {
+        unsafe {
+            (self.mlx5dv_query_qp_lag_port.as_ref().expect("Expected function, got error."))(
+                qp,
+                port_num,
+                active_port_num,
+            )
+        }
+    }
+    pub unsafe fn mlx5dv_modify_qp_udp_sport(
+        &self,
+        qp: *mut ibv_qp,
+        udp_sport: u16,
+    ) -> ::core::ffi::c_int {
+        unsafe {
+            (self.mlx5dv_modify_qp_udp_sport.as_ref().expect("Expected function, got error."))(
+                qp, udp_sport,
+            )
+        }
     }
 }

@@ -31,5 +31,5 @@ mod verbs;
 )]
 mod mlx5dv;
 
-pub(super) use mlx5dv::{Mlx5, mlx5dv_context};
+pub(super) use mlx5dv::*;
 pub(super) use verbs::*;
