@@ -7,6 +7,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use netchannel_shared_memory::memory::{Mapping, SharedMemory, SharedWord};
@@ -37,6 +38,9 @@ pub(crate) mod buffer {
     pub(crate) const IDLE: u32 = 1;
     /// The application writes into it.
     pub(crate) const BUSY: u32 = 2;
+    /// The application wants one of `buffer_wanted` bytes (instead of the one there is, if so, which
+    /// is empty). The engine answers with `IDLE`, or with `NONE` if there is no memory.
+    pub(crate) const WANTED: u32 = 3;
 }
 
 /// A receive window as the application sees it.
@@ -89,6 +93,11 @@ pub(crate) struct ApplicationSide {
     pub(crate) buffer_state: AtomicU32,
     /// Bytes of send buffer that the application would like to have.
     pub(crate) buffer_wanted: AtomicU32,
+    /// Free bytes of send buffer that are worth telling the application of.
+    pub(crate) room_wanted: AtomicU32,
+    /// Not zero: the application makes its bytes in the send buffer, so copies elsewhere are worth
+    /// avoiding, too.
+    pub(crate) in_place: AtomicU32,
 }
 
 /// Both sides.
@@ -97,6 +106,39 @@ pub(crate) struct ApplicationSide {
 pub(crate) struct CellState {
     pub(crate) engine: EngineSide,
     pub(crate) application: ApplicationSide,
+}
+
+impl CellState {
+    /// Free bytes of send buffer; `None` if there is none.
+    pub(crate) fn room(&self) -> Option<u64> {
+        match self.application.buffer_state.load(Acquire) {
+            buffer::NONE | buffer::WANTED => None,
+            _ => {
+                let size = 1u64 << (self.engine.buffer_log2.load(Relaxed) & 63);
+                let tail = self.application.tail.load(Acquire);
+                let used = tail.saturating_sub(self.engine.confirmed.load(Acquire));
+                Some(size.saturating_sub(used))
+            }
+        }
+    }
+
+    /// Whether trying to write brings anything: room, a buffer to ask for, or an error.
+    pub(crate) fn is_writable(&self) -> bool {
+        if self.engine.flags.load(Acquire) & (flags::STOPPED | flags::DEAD | flags::FINISHED) != 0 {
+            return true;
+        }
+        match self.room() {
+            Some(room) => room >= u64::from(self.application.room_wanted.load(Relaxed)).max(1),
+            None => self.application.buffer_state.load(Acquire) == buffer::NONE,
+        }
+    }
+
+    /// Whether trying to read brings anything: bytes, the end, or an error.
+    pub(crate) fn is_readable(&self) -> bool {
+        let over = flags::FIN | flags::RESET | flags::DEAD;
+        self.engine.flags.load(Acquire) & over != 0
+            || self.engine.readable.load(Acquire) > self.application.consumed.load(Relaxed)
+    }
 }
 
 // SAFETY: made of atomics, `repr(C)`, valid for any bytes.
@@ -171,7 +213,6 @@ impl CellBlocks {
 
     /// Takes back a cell that nobody uses any more.
     pub(crate) fn give(&mut self, cell: Cell) {
-        use std::sync::atomic::Ordering::Relaxed;
         let CellState { engine, application } = cell.state();
         for word in [&engine.readable, &engine.confirmed, &engine.buffer_place] {
             word.store(0, Relaxed);
@@ -191,6 +232,8 @@ impl CellBlocks {
             &application.write_waiter,
             &application.buffer_state,
             &application.buffer_wanted,
+            &application.room_wanted,
+            &application.in_place,
         ] {
             word.store(0, Relaxed);
         }

@@ -67,6 +67,9 @@ pub enum Error {
     /// The stream failed.
     #[error(transparent)]
     Stream(netchannel_vns::StreamError),
+    /// A call that must not wait had nothing to do; try again when the stream is ready.
+    #[error("not ready: try again when the stream is")]
+    WouldBlock,
     /// The runtime was closed.
     #[error("the runtime was closed")]
     Closed,
@@ -96,6 +99,7 @@ impl Error {
                 }
                 _ => io::ErrorKind::NotConnected,
             },
+            Self::WouldBlock => io::ErrorKind::WouldBlock,
             Self::Closed => io::ErrorKind::NotConnected,
             Self::Device(_) | Self::Driver(_) | Self::SharedMemory { .. } => io::ErrorKind::Other,
         }

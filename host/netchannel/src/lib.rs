@@ -53,4 +53,4 @@ pub use netchannel_verbs::DeviceAttributes;
 pub use netchannel_verbs::device::Provider;
 pub use runtime::Runtime;
 pub use stats::{ChannelStats, Stats};
-pub use stream::{ReceiveHalf, SendHalf, Stream, StreamInfo};
+pub use stream::{Chunk, ReceiveHalf, Reservation, SendHalf, Stream, StreamInfo};

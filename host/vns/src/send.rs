@@ -10,7 +10,7 @@
 //! Offsets: `confirmed <= sent <= tail`, and nothing above `limit` is sent. The engine keeps the
 //! bytes from `confirmed` to `tail`; the peer's engine has everything below `confirmed`.
 //!
-//! - [`grant`]: windows at the peer: used, recalled, returned.
+//! - [`grant`]: windows at the peer: asked for, used, recalled, returned.
 
 use netchannel_units::{ByteRange, RangeSet, StreamOffset};
 use netchannel_wire::frame::GrantId;
@@ -18,6 +18,7 @@ use netchannel_wire::frame::GrantId;
 pub mod grant;
 
 pub use grant::Grant;
+use grant::Wish;
 
 /// Where the half stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub struct SendHalf {
     refused: RangeSet,
     limit: StreamOffset,
     grant: Option<Grant>,
+    /// The window before it, for bytes below its first.
+    older: Option<Grant>,
     /// The last grant heard of: WINDOWs that arrive later but are older are not used.
     newest: Option<GrantId>,
     /// Grants up to here are recalled; RECALL may overtake WINDOW.
@@ -89,6 +92,7 @@ pub struct SendHalf {
     returned: Option<GrantId>,
     return_lost: bool,
     writes_in_flight: u32,
+    wish: Wish,
     fin_confirmed: bool,
     stopped: Option<u32>,
 }
@@ -106,11 +110,13 @@ impl SendHalf {
             refused: RangeSet::default(),
             limit,
             grant: None,
+            older: None,
             newest: None,
             recalled: None,
             returned: None,
             return_lost: false,
             writes_in_flight: 0,
+            wish: Wish::default(),
             fin_confirmed: false,
             stopped: None,
         }
@@ -195,7 +201,7 @@ impl SendHalf {
 
     /// Bytes that could be sent now.
     pub fn sendable(&self) -> u64 {
-        if matches!(self.state, SendState::Finished | SendState::Reset) {
+        if matches!(self.state, SendState::Finished | SendState::Reset) || self.waits_for_window() {
             return 0;
         }
         let new = self.tail.min(self.limit).saturating_since(self.sent);
@@ -226,15 +232,12 @@ impl SendHalf {
             None => ByteRange::between(self.sent, self.tail.min(self.limit)),
         };
         let len = range.len().min(limits.bytes);
-        let window = self.grant.filter(|grant| {
-            again.is_none()
-                && range.start >= grant.from
-                && len >= limits.bulk_min
-                && !self.is_recalled(grant.id)
-        });
+        let window = match again {
+            None if len >= limits.bulk_min => self.window_of(range.start),
+            _ => None,
+        };
         let (len, form) = match window {
-            // A window is a ring: one WRITE does not cross its end.
-            Some(grant) => (len.min(grant.size() - grant.position(range.start)), Form::Bulk(grant)),
+            Some((grant, left)) => (len.min(left), Form::Bulk(grant)),
             None => (len.min(limits.eager), Form::Eager),
         };
         (len > 0).then(|| Chunk { range: ByteRange::between(range.start, range.start + len), form })
@@ -370,10 +373,14 @@ impl SendHalf {
     }
 
     fn settle(&mut self) {
+        if self.confirmed == self.tail {
+            self.forget_answer();
+        }
         if self.state == SendState::Finishing && self.fin_confirmed && self.confirmed >= self.tail {
             self.state = SendState::Finished;
             // FIN and every byte arrived: the peer takes the window back by itself.
             self.grant = None;
+            self.older = None;
         }
     }
 }

@@ -25,6 +25,8 @@ impl Owed {
     pub(crate) const FIN: Self = Self(1 << 7);
     pub(crate) const RESET: Self = Self(1 << 8);
     pub(crate) const STOP: Self = Self(1 << 9);
+    /// A Data frame without bytes, which says that many wait and are worth a window.
+    pub(crate) const HINT: Self = Self(1 << 10);
 
     pub(crate) fn has(self, bit: Self) -> bool {
         self.0 & bit.0 != 0

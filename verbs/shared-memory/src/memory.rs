@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
-pub use mapping::{Mapping, OutOfBounds, SharedWord};
+pub use mapping::{Mapping, OutOfBounds, SharedWord, copy_from_shared};
 
 use crate::Error;
 

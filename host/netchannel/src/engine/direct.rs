@@ -34,6 +34,7 @@ impl<C: Context> Engine<C> {
         key: StreamKey,
         bytes: *const u8,
         len: usize,
+        patient: bool,
     ) -> Option<usize> {
         if !self.context.attributes().moves_bytes_while_posting() {
             return None;
@@ -88,13 +89,15 @@ impl<C: Context> Engine<C> {
             if progress {
                 last_progress = now;
             }
-            let patience = if half.sent() < end {
+            let patience = if !patient {
+                Duration::ZERO
+            } else if half.sent() < end {
                 PATIENCE
             } else {
                 // All is sent; wait for the confirmation no longer than keeping a copy would take.
                 Duration::from_nanos(unconfirmed * 1_000 / COPY_BYTES_PER_MICRO)
             };
-            if now - last_progress >= patience {
+            if !progress && now - last_progress >= patience {
                 break;
             }
             if !progress {

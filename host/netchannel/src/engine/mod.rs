@@ -89,6 +89,7 @@ pub(crate) trait Drive: Send {
 
     /// Writes straight from an application's buffer while polling; returns how many bytes are
     /// taken (sent and confirmed, or kept). `None` if the device cannot: copy to the send buffer.
+    /// If `patient`, it waits for the peer for some microseconds, which may save that copy.
     ///
     /// # Safety
     /// `bytes` is valid for reads during the call.
@@ -98,6 +99,7 @@ pub(crate) trait Drive: Send {
         stream: StreamKey,
         bytes: *const u8,
         len: usize,
+        patient: bool,
     ) -> Option<usize>;
 
     /// Sends acknowledgements that wait for company, before everyone goes to sleep.
@@ -153,9 +155,10 @@ impl<C: Context> Drive for Engine<C> {
         stream: StreamKey,
         bytes: *const u8,
         len: usize,
+        patient: bool,
     ) -> Option<usize> {
         // SAFETY: the caller's promise, passed on.
-        unsafe { self.write_borrowed(clock, stream, bytes, len) }
+        unsafe { self.write_borrowed(clock, stream, bytes, len, patient) }
     }
 
     fn settle(&mut self, now: Timestamp) {

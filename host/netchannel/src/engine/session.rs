@@ -220,6 +220,9 @@ impl<C: Context> Session<C> {
         let wanted = u64::from(application.buffer_wanted.load(Ordering::Relaxed));
         // Pairs with the release store of the writer: the bytes are there.
         let tail = StreamOffset::new(application.tail.load(Ordering::Acquire));
+        if application.in_place.load(Ordering::Relaxed) != 0 {
+            self.streams.prefer_window(id);
+        }
         let Some(half) = self.streams.send_half(id) else { return };
         let room = entry.buffer.as_ref().map_or(0, SendBuffer::size);
         // The tail is another party's word: what does not fit into the buffer was not written.
@@ -228,12 +231,12 @@ impl<C: Context> Session<C> {
             // Fails if the half was finished or stopped, which the cell says already.
             let _ = self.streams.write(id, tail);
         }
-        if wanted > room {
+        if application.buffer_state.load(Ordering::Acquire) == buffer::WANTED {
             self.supply_buffer(now, id, wanted, buffers);
         }
     }
 
-    /// Leases a send buffer, or a larger one once the old one is empty.
+    /// Leases a send buffer, or a larger one if the old one is empty.
     pub(crate) fn supply_buffer(
         &mut self,
         now: Timestamp,
@@ -244,25 +247,40 @@ impl<C: Context> Session<C> {
         let Some(entry) = self.table.get_mut(&id.0) else { return };
         let Some(half) = self.streams.send_half(id) else { return };
         if let Some(old) = &entry.buffer {
-            let holds_bytes = half.confirmed() < half.tail();
-            if holds_bytes || old.size() >= bytes || !withdraw(entry.cell.state()) {
+            let state = &entry.cell.state().application.buffer_state;
+            let wanted = state.load(Ordering::Acquire) == buffer::WANTED;
+            if half.confirmed() < half.tail() || old.size() >= bytes {
+                if wanted {
+                    // It may go on with the one it has.
+                    state.store(buffer::IDLE, Ordering::Release);
+                    self.streams.touch(id);
+                }
+                return;
+            }
+            // Who wants another has let go of the old one.
+            if !wanted && !withdraw(entry.cell.state()) {
                 return;
             }
             entry.buffer.take().into_iter().for_each(|old| buffers.release(old));
         }
         self.reclaim_buffers(now, bytes, buffers);
         let Some(entry) = self.table.get_mut(&id.0) else { return };
-        match buffers.lease(bytes) {
+        let state = entry.cell.state();
+        let answer = match buffers.lease(bytes) {
             Ok(new) => {
-                let state = entry.cell.state();
                 state.engine.buffer_place.store(buffers.place(&new), Ordering::Relaxed);
                 state.engine.buffer_log2.store(u32::from(new.log2()), Ordering::Relaxed);
-                state.application.buffer_state.store(buffer::IDLE, Ordering::Release);
                 entry.buffer = Some(new);
+                buffer::IDLE
             }
-            // The application asks again; other buffers come back meanwhile.
-            Err(error) => tracing::warn!(%error, "no send buffer"),
-        }
+            Err(error) => {
+                // The application asks again; other buffers come back meanwhile.
+                tracing::warn!(%error, "no send buffer");
+                buffer::NONE
+            }
+        };
+        state.application.buffer_state.store(answer, Ordering::Release);
+        self.streams.touch(id);
     }
 
     /// The application read.

@@ -136,7 +136,8 @@ impl World {
         let read = || Timestamp::from_nanos(clock.fetch_add(100, Ordering::Relaxed));
         let engine = &mut self.hosts[0].engine;
         // SAFETY: the slice is valid during the call.
-        unsafe { engine.write_direct(&read, stream.key, bytes.as_ptr(), bytes.len()) }.unwrap()
+        unsafe { engine.write_direct(&read, stream.key, bytes.as_ptr(), bytes.len(), true) }
+            .unwrap()
     }
 
     /// Reads at host 1 what there is, byte by byte as an application finds it in the windows.

@@ -62,15 +62,21 @@ impl Keeper {
     }
 
     /// Writes straight from the caller's buffer, if the device can and this thread may drive:
-    /// returns how many bytes were taken.
-    pub(crate) fn write_direct(&self, stream: StreamKey, bytes: &[u8]) -> Option<usize> {
+    /// returns how many bytes were taken. If `patient` it waits some microseconds for the peer.
+    pub(crate) fn write_direct(
+        &self,
+        stream: StreamKey,
+        bytes: &[u8],
+        patient: bool,
+    ) -> Option<usize> {
         let inner = &self.inner;
         if inner.config.poller != Poller::Inline || !inner.device.moves_bytes_while_posting() {
             return None;
         }
         let mut engine = inner.owner.try_own()?;
         // SAFETY: the slice is valid for reads during the call.
-        let taken = unsafe { engine.write_direct(&now, stream, bytes.as_ptr(), bytes.len()) };
+        let taken =
+            unsafe { engine.write_direct(&now, stream, bytes.as_ptr(), bytes.len(), patient) };
         inner.let_go(engine);
         taken
     }

@@ -2,9 +2,14 @@
 //!
 //! - [`Stream`]: both directions; what belongs to neither of them.
 //! - `shared`: what the halves share, and how they tell the engine.
-//! - `send`: the writing direction. `receive`: the reading one.
+//! - `send`: the writing direction; `buffer`: its send buffer; `reservation`: space in it for the
+//!   application to make its bytes in.
+//! - `receive`: the reading direction; `chunk`: received bytes that the application uses in place.
 
+mod buffer;
+mod chunk;
 mod receive;
+mod reservation;
 mod send;
 mod shared;
 
@@ -23,7 +28,9 @@ use crate::error::Error;
 use crate::runtime::{CellWait, Keeper};
 use crate::shared::{Command, StreamSeed};
 
+pub use chunk::{Chunk, Words};
 pub use receive::ReceiveHalf;
+pub use reservation::Reservation;
 pub use send::SendHalf;
 use shared::Shared;
 

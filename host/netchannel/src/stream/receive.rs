@@ -1,9 +1,11 @@
 //! The reading direction.
 
 use std::io::{self, Read};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use netchannel_shared_memory::memory::copy_from_shared;
 use netchannel_vns::StreamError;
 use netchannel_wire::frame::reset;
 
@@ -12,6 +14,7 @@ use crate::error::Error;
 use crate::port::{Doorbell, What};
 use crate::runtime::{CellWait, Waited};
 use crate::shared::Command;
+use crate::stream::chunk::Chunk;
 use crate::stream::shared::Shared;
 
 /// A long read lets the engine run after this many bytes, so that credit and acknowledgements go
@@ -25,11 +28,13 @@ pub struct ReceiveHalf {
     /// Up to where the engine knows.
     told: u64,
     generation: u32,
+    /// Bytes consumed in place since the engine was driven for it.
+    unpolled: usize,
 }
 
 impl ReceiveHalf {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, consumed: 0, told: 0, generation: 0 }
+        Self { shared, consumed: 0, told: 0, generation: 0, unpolled: 0 }
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -41,7 +46,7 @@ impl ReceiveHalf {
     }
 
     /// The memory of the next bytes: address, and how many follow it in one piece.
-    fn next_piece(&mut self, readable: u64) -> Result<(*const u8, usize), Error> {
+    fn next_piece(&mut self, readable: u64) -> Result<(NonNull<u8>, usize), Error> {
         let engine = self.shared.engine();
         let newest = engine.generation.load(Acquire);
         // Everything older than the newest but one was read long ago.
@@ -66,7 +71,7 @@ impl ReceiveHalf {
         let at = self.consumed & (size - 1);
         let len = (end - self.consumed).min(size - at);
         // SAFETY: `at` is inside of the window.
-        Ok((unsafe { base.as_ptr().add(at as usize) }, len as usize))
+        Ok((unsafe { base.add(at as usize) }, len as usize))
     }
 
     fn copy_out(&mut self, out: &mut [u8]) -> Result<usize, Error> {
@@ -79,7 +84,7 @@ impl ReceiveHalf {
             // SAFETY: `part` bytes are in the window and below the watermark; nobody writes them
             // before we say that they are consumed, unless the peer breaks the rules: then we
             // copy unspecified bytes of its own stream.
-            unsafe { std::ptr::copy_nonoverlapping(source, out.as_mut_ptr().add(done), part) };
+            unsafe { copy_from_shared(source, &mut out[done..done + part]) };
             done += part;
             self.consumed += part as u64;
         }
@@ -125,16 +130,100 @@ impl ReceiveHalf {
         None
     }
 
-    /// Reads without waiting; `None` if there is nothing yet, `Some(0)` at the end.
+    /// Reads without waiting; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is nothing yet; that the stream or its session failed.
+    pub fn try_read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
+        if let Some(count) = self.take(out)? {
+            return Ok(count);
+        }
+        self.shared.keeper.drive();
+        self.take(out)?.ok_or(Error::WouldBlock)
+    }
+
+    /// Lends the next received bytes where they lie, as many as are in one piece; waits until there are some.
+    /// `None` at the end of the stream.
     ///
     /// # Errors
     /// The stream or its session failed.
-    pub fn try_read(&mut self, out: &mut [u8]) -> Result<Option<usize>, Error> {
-        if let Some(count) = self.take(out)? {
-            return Ok(Some(count));
+    ///
+    /// # Example
+    /// See [`Chunk`].
+    pub fn borrow(&mut self) -> Result<Option<Chunk<'_>>, Error> {
+        loop {
+            if self.has_bytes()? {
+                return self.next_chunk().map(Some);
+            }
+            if self.end().is_some() {
+                return Ok(None);
+            }
+            self.wait()?;
         }
-        self.shared.keeper.drive();
-        self.take(out)
+    }
+
+    /// As [`borrow`](Self::borrow), without waiting.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is nothing yet; as [`borrow`](Self::borrow).
+    pub fn try_borrow(&mut self) -> Result<Option<Chunk<'_>>, Error> {
+        if !self.has_bytes()? {
+            self.shared.keeper.drive();
+        }
+        if self.has_bytes()? {
+            return self.next_chunk().map(Some);
+        }
+        self.end().map(|_| None).ok_or(Error::WouldBlock)
+    }
+
+    /// Whether there are bytes. (There are none at the end, either.)
+    fn has_bytes(&self) -> Result<bool, Error> {
+        match self.end() {
+            Some(Err(error)) => Err(error),
+            Some(Ok(())) => Ok(false),
+            None => Ok(self.readable() > self.consumed),
+        }
+    }
+
+    /// There are bytes.
+    fn next_chunk(&mut self) -> Result<Chunk<'_>, Error> {
+        let (first, len) = self.next_piece(self.readable())?;
+        // SAFETY: the piece is in the window and below the watermark; the engine takes no window back
+        // before its bytes are consumed, and keeps its memory mapped as long as the stream is held.
+        Ok(unsafe { Chunk::new(self, first, len) })
+    }
+
+    /// Where the next bytes lie in the stream.
+    pub(super) fn position(&self) -> u64 {
+        self.consumed
+    }
+
+    pub(super) fn note_copied(&self, bytes: usize) {
+        self.shared.keeper.note_copied(bytes);
+    }
+
+    /// Bytes of a chunk are done with.
+    pub(super) fn consume(&mut self, bytes: usize) -> Result<(), Error> {
+        self.consumed += bytes as u64;
+        self.shared.application().consumed.store(self.consumed, Release);
+        self.tell()?;
+        self.unpolled += bytes;
+        if self.unpolled >= READ_SLICE {
+            // As in `take`; who finds bytes at every look would not drive at all otherwise.
+            self.unpolled = 0;
+            self.shared.keeper.drive();
+        }
+        Ok(())
+    }
+
+    /// Waits until reading again is worth it.
+    fn wait(&self) -> Result<(), Error> {
+        let shared = &self.shared;
+        let ready = || shared.seed.cell.state().is_readable();
+        let word = &shared.application().read_waiter;
+        let waited = shared.keeper.wait(&CellWait { word, ready }, None)?;
+        debug_assert_eq!(waited, Waited::Ready, "without a deadline");
+        Ok(())
     }
 
     /// Takes what has arrived already.
@@ -166,14 +255,7 @@ impl Read for ReceiveHalf {
             if let Some(count) = self.take(out)? {
                 return Ok(count);
             }
-            let shared = Arc::clone(&self.shared);
-            let consumed = self.consumed;
-            let over = flags::FIN | flags::RESET | flags::DEAD;
-            let ready =
-                || shared.flags() & over != 0 || shared.engine().readable.load(Acquire) > consumed;
-            let word = &shared.application().read_waiter;
-            let waited = shared.keeper.wait(&CellWait { word, ready }, None)?;
-            debug_assert_eq!(waited, Waited::Ready, "without a deadline");
+            self.wait()?;
         }
     }
 }

@@ -2,27 +2,30 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use netchannel_vns::StreamError;
 
-use crate::cell::{buffer, flags};
+use crate::cell::flags;
 use crate::error::Error;
-use crate::port::What;
 use crate::runtime::CellWait;
 use crate::shared::Command;
+use crate::stream::buffer::{BufferClaim, Space};
+use crate::stream::reservation::Reservation;
 use crate::stream::shared::Shared;
 
 /// The writing direction of a [`Stream`](crate::Stream).
 pub struct SendHalf {
-    shared: Arc<Shared>,
-    tail: u64,
+    pub(super) shared: Arc<Shared>,
+    /// Bytes written.
+    pub(super) tail: u64,
     finished: bool,
+    pub(super) buffer: BufferClaim,
 }
 
 impl SendHalf {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, tail: 0, finished: false }
+        Self { shared, tail: 0, finished: false, buffer: BufferClaim::default() }
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -78,88 +81,102 @@ impl SendHalf {
         self.tail - self.shared.engine().confirmed.load(Acquire)
     }
 
-    /// Takes as many bytes as there is room for; 0 if there is none now.
-    fn write_some(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        if let Some(taken) = self.shared.keeper.write_direct(self.shared.seed.key, bytes) {
-            self.tail += taken as u64;
-            return Ok(taken);
+    /// Space in the stream's send buffer for the application to make its bytes in: at most `len` bytes,
+    /// at least as many or a quarter of the buffer, as soon as there are so many.
+    ///
+    /// The buffer is registered with the device, which fetches the bytes from it once they are
+    /// [committed](Reservation::commit): nothing on this side copies them. A first use may lease a
+    /// larger buffer (up to [`Config::window`](crate::Config::window)), for which it waits until the
+    /// old one is empty. More than a receive slot's worth (8 KiB) of committed bytes waits for a window
+    /// at the peer, one round trip after a pause, because without one they would be copied.
+    ///
+    /// # Errors
+    /// Why nothing can be written any more.
+    ///
+    /// # Example
+    /// See [`Reservation`].
+    pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, Error> {
+        loop {
+            if let Some(space) = self.make_space(len)? {
+                return Ok(Reservation::new(self, space));
+            }
+            self.wait_for_room()?;
         }
-        self.write_buffered(bytes)
     }
 
-    /// By way of the send buffer.
-    fn write_buffered(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        let shared = Arc::clone(&self.shared);
-        let application = shared.application();
-        let claimed =
-            application.buffer_state.compare_exchange(buffer::IDLE, buffer::BUSY, AcqRel, Relaxed);
-        let window = self.shared.keeper.largest_window();
-        let wanted = crate::engine::buffers::wanted(bytes.len(), window) as u32;
-        application.buffer_wanted.store(wanted, Relaxed);
-        if claimed.is_err() {
-            // No buffer yet: the engine gives one when it looks.
-            self.shared.ring(What::Written)?;
+    /// As [`reserve`](Self::reserve), without waiting.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is too little room now; as [`reserve`](Self::reserve).
+    pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, Error> {
+        let mut space = self.make_space(len)?;
+        if space.is_none() {
+            self.shared.keeper.drive();
+            space = self.make_space(len)?;
+        }
+        let space = space.ok_or(Error::WouldBlock)?;
+        Ok(Reservation::new(self, space))
+    }
+
+    /// Writes without waiting for the peer; returns how many bytes were taken, at least one.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is too little room now; why nothing can be written any more.
+    pub fn try_write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        if let Some(error) = self.fault() {
+            return Err(error);
+        }
+        if bytes.is_empty() {
             return Ok(0);
         }
-        let copied = self.copy_in(bytes);
-        // Release: the engine that takes the buffer back has seen the tail.
-        application.buffer_state.store(buffer::IDLE, Release);
-        let copied = copied?;
-        let size = 1u64 << self.shared.engine().buffer_log2.load(Relaxed);
-        if copied > 0 || u64::from(wanted) > size {
-            self.shared.ring(What::Written)?;
+        let mut taken = self.write_some(bytes, false)?;
+        if taken == 0 {
+            self.shared.keeper.drive();
+            taken = self.write_some(bytes, false)?;
         }
-        Ok(copied)
+        if taken == 0 { Err(Error::WouldBlock) } else { Ok(taken) }
     }
 
-    fn copy_in(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        let shared = &self.shared;
-        let engine = shared.engine();
-        let size = 1u64 << engine.buffer_log2.load(Relaxed);
-        let used = self.tail - engine.confirmed.load(Acquire);
-        let room = size.saturating_sub(used) as usize;
-        let len = bytes.len().min(room);
-        let base = shared
-            .keeper
-            .resolve(engine.buffer_place.load(Relaxed))
-            .ok_or(Error::NoMemory { what: "send buffers" })?;
-        let mut done = 0;
-        while done < len {
-            let at = (self.tail & (size - 1)) as usize;
-            let part = (len - done).min(size as usize - at);
-            // SAFETY: the buffer is ours while its state is `BUSY`; `at + part` is inside of it;
-            // bytes from `confirmed` to `tail` are left alone, so the NIC reads none of these.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    bytes.as_ptr().add(done),
-                    base.as_ptr().add(at),
-                    part,
-                );
-            }
-            done += part;
-            self.tail += part as u64;
+    /// Claims the send buffer if enough of it is free.
+    fn make_space(&mut self, len: usize) -> Result<Option<Space>, Error> {
+        if let Some(error) = self.fault() {
+            return Err(error);
         }
-        shared.application().tail.store(self.tail, Release);
-        shared.keeper.note_copied(len);
+        self.shared.application().in_place.store(1, Relaxed);
+        let len = len.max(1);
+        Ok(self.claim(len)?.map(|space| space.cut(len)))
+    }
+
+    /// Takes as many bytes as there is room for; 0 if there is none now. A direct write may wait some
+    /// microseconds for the peer if `patient`.
+    fn write_some(&mut self, bytes: &[u8], patient: bool) -> Result<usize, Error> {
+        self.unclaim();
+        let key = self.shared.seed.key;
+        if let Some(taken) = self.shared.keeper.write_direct(key, bytes, patient) {
+            self.tail += taken as u64;
+            if taken == 0 {
+                self.shared.application().room_wanted.store(1, Relaxed);
+            }
+            return Ok(taken);
+        }
+        let Some(space) = self.claim(bytes.len())? else { return Ok(0) };
+        let len = bytes.len().min(space.len());
+        // SAFETY: the space is ours until it is committed, and nobody reads it before that.
+        let (first, second) = unsafe { space.as_mut_slices() };
+        let cut = len.min(first.len());
+        first[..cut].copy_from_slice(&bytes[..cut]);
+        second[..len - cut].copy_from_slice(&bytes[cut..len]);
+        self.shared.keeper.note_copied(len);
+        self.commit(len)?;
         Ok(len)
     }
 
+    /// Waits until trying again to put `len` bytes is worth it.
     fn wait_for_room(&self) -> Result<(), Error> {
         let shared = &self.shared;
-        let (engine, application) = (shared.engine(), shared.application());
-        let tail = self.tail;
-        let ready = || {
-            if shared.flags() & (flags::STOPPED | flags::DEAD) != 0 {
-                return true;
-            }
-            let size = 1u64 << engine.buffer_log2.load(Relaxed);
-            match application.buffer_state.load(Acquire) {
-                // Taken back while it was empty; the next attempt asks for another.
-                buffer::NONE => true,
-                _ => tail - engine.confirmed.load(Acquire) < size,
-            }
-        };
-        shared.keeper.wait(&CellWait { word: &application.write_waiter, ready }, None)?;
+        let ready = || shared.seed.cell.state().is_writable();
+        let word = &shared.application().write_waiter;
+        shared.keeper.wait(&CellWait { word, ready }, None)?;
         Ok(())
     }
 }
@@ -173,7 +190,7 @@ impl Write for SendHalf {
             if let Some(error) = self.fault() {
                 return Err(error.into());
             }
-            let taken = self.write_some(bytes)?;
+            let taken = self.write_some(bytes, true)?;
             if taken > 0 {
                 return Ok(taken);
             }
@@ -188,6 +205,7 @@ impl Write for SendHalf {
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
+        self.unclaim();
         self.finish();
     }
 }

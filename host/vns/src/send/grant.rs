@@ -45,8 +45,95 @@ fn is_newer(grant: GrantId, than: Option<GrantId>) -> bool {
     than.is_none_or(|than| than.0.wrapping_sub(grant.0) >= STALE_GRANTS)
 }
 
+/// Whether bytes are to go by WRITE alone, and what became of asking for a window.
+///
+/// ```text
+///   Idle -- many bytes wait --> Asked -- the peer has handled it, twice --> Answered
+///    ^                            |                                          |
+///    +------ the window is given back, or all is confirmed ------------------+
+/// ```
+/// A peer that has a window to give sends it before it acknowledges the question, but perhaps on a Channel
+/// that is later: so it is asked once more. One that has none gets the bytes eagerly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// More bytes than this wait for a window rather than go eagerly.
+    above: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Asked { again: bool },
+    Answered,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self { above: u64::MAX, stage: Stage::Idle }
+    }
+}
+
 impl SendHalf {
-    /// The peer granted a window; an older one is not used any more.
+    /// From now on more than `above` bytes wait for a window instead of going eagerly, once per window:
+    /// eager bytes are copied on both sides.
+    pub fn prefer_window(&mut self, above: u64) {
+        self.wish.above = above;
+    }
+
+    fn wishes_window(&self) -> bool {
+        self.wish.above < u64::MAX
+            && self.grant.is_none()
+            && self.resend.is_empty()
+            && self.backlog() > self.wish.above
+    }
+
+    /// Whether bytes wait for the answer to a wish for a window.
+    pub(super) fn waits_for_window(&self) -> bool {
+        matches!(self.wish.stage, Stage::Asked { .. }) && self.wishes_window()
+    }
+
+    /// Whether the peer is to be asked for a window now; true once until the window was given back.
+    pub(crate) fn take_wish(&mut self) -> bool {
+        let ask = self.wish.stage == Stage::Idle && self.wishes_window();
+        if ask {
+            self.wish.stage = Stage::Asked { again: false };
+        }
+        ask
+    }
+
+    /// The peer has handled the question. True if it is to be asked once more.
+    pub(crate) fn on_wish_handled(&mut self) -> bool {
+        let again = self.wish.stage == Stage::Asked { again: false } && self.grant.is_none();
+        match self.wish.stage {
+            Stage::Asked { .. } if again => self.wish.stage = Stage::Asked { again: true },
+            Stage::Asked { .. } => self.wish.stage = Stage::Answered,
+            Stage::Idle | Stage::Answered => {}
+        }
+        again
+    }
+
+    /// Nothing is on its way any more: the next many bytes ask anew.
+    pub(super) fn forget_answer(&mut self) {
+        if self.wish.stage == Stage::Answered {
+            self.wish.stage = Stage::Idle;
+        }
+    }
+
+    /// The window that byte `start` may be written into, and how many bytes may go there in one piece: it is a
+    /// ring, and one WRITE does not cross its end.
+    pub(super) fn window_of(&self, start: StreamOffset) -> Option<(Grant, u64)> {
+        let newest = self.grant?;
+        let (grant, end) = match self.older {
+            _ if start >= newest.from => (newest, u64::MAX),
+            Some(older) if start >= older.from => (older, newest.from.saturating_since(start)),
+            _ => return None,
+        };
+        let left = (grant.size() - grant.position(start)).min(end);
+        (!self.is_recalled(grant.id)).then_some((grant, left))
+    }
+
+    /// The peer granted a window; the one before it is used up to where the new one begins.
     pub fn on_window(&mut self, grant: Grant, limit: StreamOffset) {
         self.on_credit(limit);
         if !is_newer(grant.id, self.newest) {
@@ -54,7 +141,7 @@ impl SendHalf {
         }
         self.newest = Some(grant.id);
         if self.state != SendState::Finished {
-            self.grant = Some(grant);
+            self.older = self.grant.replace(grant);
         }
     }
 
@@ -86,6 +173,8 @@ impl SendHalf {
         self.returned = self.returnable();
         if self.grant.is_some_and(|grant| Some(grant.id) == self.returned) {
             self.grant = None;
+            self.older = None;
+            self.wish.stage = Stage::Idle;
         }
         self.return_lost = false;
     }

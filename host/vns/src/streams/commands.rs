@@ -41,6 +41,14 @@ impl Streams {
         Ok(())
     }
 
+    /// The application's bytes lie where the NIC can fetch them: more than a message's worth waits for
+    /// a window rather than be copied.
+    pub fn prefer_window(&mut self, id: StreamId) {
+        if let Some(stream) = self.table.get_mut(&id.0) {
+            stream.send.prefer_window(self.config.eager_chunk);
+        }
+    }
+
     /// Takes back written bytes above `tail` that were not sent.
     pub fn unwrite(&mut self, id: StreamId, tail: StreamOffset) {
         if let Some(stream) = self.table.get_mut(&id.0) {

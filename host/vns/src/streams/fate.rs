@@ -34,6 +34,12 @@ impl Streams {
                     stream.send.on_fin_confirmed();
                     self.queues.touch(id, stream);
                 }
+                if what.has(Owed::HINT) {
+                    match stream.send.on_wish_handled() {
+                        true => self.queues.owe(id, stream, Owed::HINT),
+                        false => self.queues.note_backlog(id, stream),
+                    }
+                }
                 if what.has(Owed::REFUSE) {
                     self.refusal_settled(id);
                 }

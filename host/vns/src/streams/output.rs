@@ -113,6 +113,13 @@ impl Streams {
                     .map(|final_offset| Frame::Fin { stream: id, final_offset }),
                 Owed::RESET => Some(Frame::Reset { stream: id, code: stream.reset_code }),
                 Owed::STOP => Some(Frame::Stop { stream: id, code: stream.stop_code }),
+                Owed::HINT => Some(Frame::Data {
+                    stream: id,
+                    // The peer has everything below, so these no bytes need no room.
+                    offset: stream.send.confirmed(),
+                    backlog: u32::try_from(stream.send.backlog()).unwrap_or(u32::MAX),
+                    bytes: &[],
+                }),
                 _ => return None,
             };
             if let Some(frame) = frame {
@@ -168,6 +175,13 @@ impl Streams {
             }
         }
         None
+    }
+
+    /// The application should see the stream's state, for a reason of the engine's.
+    pub fn touch(&mut self, id: StreamId) {
+        if let Some(stream) = self.table.get_mut(&id.0) {
+            self.queues.touch(id, stream);
+        }
     }
 
     /// The next stream whose state the application should see.

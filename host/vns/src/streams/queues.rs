@@ -72,6 +72,9 @@ impl Queues {
     }
 
     pub(super) fn note_backlog(&mut self, id: StreamId, stream: &mut Stream) {
+        if stream.send.take_wish() {
+            self.owe(id, stream, Owed::HINT);
+        }
         if !stream.in_backlog_queue {
             stream.in_backlog_queue = true;
             self.backlogs.push_back(id);

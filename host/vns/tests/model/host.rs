@@ -283,6 +283,9 @@ impl Host {
     pub fn write(&mut self, id: u32, bytes: u64) {
         let app = self.apps.get_mut(&id).unwrap();
         let tail = app.written + bytes;
+        if id & 4 != 0 {
+            self.streams.prefer_window(StreamId(id));
+        }
         if self.streams.write(StreamId(id), StreamOffset::new(tail)).is_ok() {
             assert!(!app.finished && !app.gave_up);
             app.written = tail;

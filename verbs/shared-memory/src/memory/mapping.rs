@@ -183,6 +183,20 @@ impl Drop for Mapping {
     }
 }
 
+/// Copies bytes that another party may be writing out of shared memory, once: what is validated in `out` is
+/// what is used later. For memory of which only the address is at hand; else [`Mapping::copy_out`].
+///
+/// # Safety
+/// `source` is valid for reads of `out.len()` bytes and does not overlap `out`.
+#[inline]
+pub unsafe fn copy_from_shared(source: NonNull<u8>, out: &mut [u8]) {
+    let target = NonNull::from(&mut *out).cast::<u8>();
+    // SAFETY: the caller's promise; `out` is private memory of this process.
+    unsafe { source.copy_to_nonoverlapping(target, out.len()) };
+    others_may_have_written(source);
+    others_may_have_written(target);
+}
+
 /// Tells the compiler that the bytes may have changed, because somebody outside its view may write.
 ///
 /// On the shared source of a copy: otherwise the compiler could replace uses of the private copy by second
