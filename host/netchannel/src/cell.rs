@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use netchannel_shared_memory::memory::{Mapping, SharedMemory, SharedWord};
 
+use crate::application::{Application, Export};
 use crate::error::Error;
+use crate::region::{RegionId, place};
 
 /// Bits of [`EngineSide::flags`].
 pub(crate) mod flags {
@@ -155,6 +157,8 @@ const BLOCK_CELLS: usize = 4_096;
 pub(crate) struct Cell {
     /// In `_block`. Looked up once: every read and write of a stream begins here.
     state: NonNull<CellState>,
+    /// What its application calls it, where that is another process; else zero.
+    place: u64,
     _block: Arc<Mapping>,
 }
 
@@ -165,9 +169,14 @@ unsafe impl Sync for Cell {}
 
 impl Cell {
     /// The cell at `offset`; `None` if it would not lie inside of the block, or not aligned.
-    fn at(block: &Arc<Mapping>, offset: usize) -> Option<Self> {
+    pub(crate) fn at(block: &Arc<Mapping>, offset: usize, place: u64) -> Option<Self> {
         let state = NonNull::from(block.at::<CellState>(offset)?);
-        Some(Self { state, _block: Arc::clone(block) })
+        Some(Self { state, place, _block: Arc::clone(block) })
+    }
+
+    /// What its application calls it, where that is another process.
+    pub(crate) fn place(&self) -> u64 {
+        self.place
     }
 
     #[inline]
@@ -177,10 +186,14 @@ impl Cell {
     }
 }
 
-/// All cells of a runtime.
-#[derive(Debug, Default)]
+/// All cells of one application in one engine.
+#[derive(Debug)]
 pub(crate) struct CellBlocks {
-    blocks: Vec<(SharedMemory, Arc<Mapping>)>,
+    application: Arc<Application>,
+    /// The newest block.
+    newest: Option<(Arc<Mapping>, Option<RegionId>)>,
+    /// Blocks that another process has mapped, too.
+    regions: Vec<RegionId>,
     /// Cells of the newest block that were handed out at least once.
     used: usize,
     /// Of those, and of the other blocks, the ones that came back.
@@ -188,26 +201,39 @@ pub(crate) struct CellBlocks {
 }
 
 impl CellBlocks {
+    pub(crate) fn new(application: Arc<Application>) -> Self {
+        Self { application, newest: None, regions: Vec::new(), used: 0, free: Vec::new() }
+    }
+
     /// A zeroed cell.
     pub(crate) fn take(&mut self) -> Result<Cell, Error> {
         if let Some(cell) = self.free.pop() {
             return Ok(cell);
         }
-        if self.used == BLOCK_CELLS || self.blocks.is_empty() {
+        if self.used == BLOCK_CELLS || self.newest.is_none() {
             self.grow()?;
         }
-        let (_, block) = self.blocks.last().ok_or(Error::NoMemory { what: "stream cells" })?;
-        let cell = Cell::at(block, self.used * size_of::<CellState>());
+        let none_left = || Error::NoMemory { what: "stream cells" };
+        let (block, region) = self.newest.as_ref().ok_or_else(none_left)?;
+        let offset = self.used * size_of::<CellState>();
+        let place = region.map_or(0, |region| place(region, offset as u32));
+        let cell = Cell::at(block, offset, place);
         self.used += 1;
-        cell.ok_or(Error::NoMemory { what: "stream cells" })
+        cell.ok_or_else(none_left)
     }
 
     fn grow(&mut self) -> Result<(), Error> {
         let memory = SharedMemory::create("netchannel-cells", size_of::<CellState>() * BLOCK_CELLS)
             .map_err(Error::shared_memory("making stream cells"))?;
         let block = Arc::new(memory.map().map_err(Error::shared_memory("mapping stream cells"))?);
+        let mut region = None;
+        if self.application.is_attached() {
+            let export = || Ok(Export { len: memory.len(), fd: memory.into_fd(), writable: true });
+            region = Some(self.application.add_region(block.as_ptr(), export)?);
+        }
+        self.regions.extend(region);
         self.used = 0;
-        self.blocks.push((memory, block));
+        self.newest = Some((block, region));
         Ok(())
     }
 
@@ -240,5 +266,13 @@ impl CellBlocks {
         application.consumed.store(0, Relaxed);
         application.tail.store(0, Relaxed);
         self.free.push(cell);
+    }
+}
+
+impl Drop for CellBlocks {
+    fn drop(&mut self) {
+        for region in &self.regions {
+            self.application.remove_region(*region);
+        }
     }
 }

@@ -26,20 +26,27 @@
 //!
 //! - [`config`]: settings. [`device`]: which device, and why. [`error`], [`stats`].
 //! - [`stream`], [`listener`], [`runtime`]: what applications call.
-//! - `cell`, `port`, `region`: the memory between applications and the engine.
+//! - `cell`, `port`, `region`: the memory between applications and the engine; `application`:
+//!   whose it is.
 //! - `engine`: sessions, streams and Channels; `shared`: what everybody shares.
 
 pub mod config;
 pub mod device;
 pub mod error;
+#[allow(dead_code, reason = "for applications of other processes, which come next")]
 pub mod listener;
 pub mod runtime;
 pub mod stats;
 pub mod stream;
 
+#[allow(dead_code, reason = "for applications of other processes, which come next")]
+mod application;
+#[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod cell;
+#[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod engine;
 mod port;
+#[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod region;
 mod shared;
 

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use netchannel_shared_memory::wake::Wake;
+
+use crate::application::ApplicationId;
 use crate::error::Error;
 use crate::port::PortShared;
 use crate::runtime::{Keeper, Waitable, Waited, now};
@@ -15,8 +18,12 @@ use crate::stream::Stream;
 const MAX_BACKLOG: usize = 4_096;
 
 /// Streams that peers opened and nobody accepted yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Backlog {
+    /// Whose streams they will be.
+    application: ApplicationId,
+    /// Wakes who takes them to an application of another process.
+    server: Option<Arc<Wake>>,
     /// `None` when nobody will accept any more.
     streams: Mutex<Option<VecDeque<StreamSeed>>>,
     waiters: Mutex<Vec<Arc<PortShared>>>,
@@ -24,7 +31,21 @@ pub(crate) struct Backlog {
 
 impl Backlog {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { streams: Mutex::new(Some(VecDeque::new())), waiters: Mutex::default() })
+        Self::of(ApplicationId::LOCAL, None)
+    }
+
+    /// For an application of another process.
+    pub(crate) fn attached(application: ApplicationId, server: Arc<Wake>) -> Arc<Self> {
+        Self::of(application, Some(server))
+    }
+
+    fn of(application: ApplicationId, server: Option<Arc<Wake>>) -> Arc<Self> {
+        let streams = Mutex::new(Some(VecDeque::new()));
+        Arc::new(Self { application, server, streams, waiters: Mutex::default() })
+    }
+
+    pub(crate) fn application(&self) -> ApplicationId {
+        self.application
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -53,6 +74,9 @@ impl Backlog {
             if let Err(error) = port.wake.notify() {
                 tracing::warn!(%error, "cannot wake an application thread");
             }
+        }
+        if let Some(Err(error)) = self.server.as_ref().map(|wake| wake.notify()) {
+            tracing::warn!(%error, "cannot wake the attach server");
         }
     }
 

@@ -11,11 +11,12 @@ use netchannel_shared_memory::memory::SharedMemory;
 use netchannel_shared_memory::ring::{Consumer, MappedRing, Producer, ring_len};
 use netchannel_shared_memory::wake::Wake;
 
+use crate::application::ApplicationId;
 use crate::engine::StreamKey;
 use crate::error::Error;
 
 /// Doorbells that a port holds; a full ring makes the thread drive the engine itself or wait.
-const CAPACITY: usize = 256;
+pub(crate) const CAPACITY: usize = 256;
 
 /// A doorbell: a stream, and what about it changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,7 @@ pub(crate) struct Port {
 #[derive(Debug)]
 pub(crate) struct EnginePort {
     pub(crate) shared: Arc<PortShared>,
+    application: ApplicationId,
     ring: Consumer<Words, MappedRing>,
 }
 
@@ -93,7 +95,7 @@ pub(crate) fn port(number: u32) -> Result<(Port, EnginePort), Error> {
     let consumer = Consumer::new(ring()?).map_err(bad)?;
     Ok((
         Port { shared: Arc::clone(&shared), ring: producer },
-        EnginePort { shared, ring: consumer },
+        EnginePort { shared, application: ApplicationId::LOCAL, ring: consumer },
     ))
 }
 
@@ -116,18 +118,27 @@ impl EnginePort {
     /// The next doorbell. Words that are none, and rings that their owner damaged, are ignored:
     /// they harm only the application that wrote them.
     pub(crate) fn pop(&mut self) -> Option<Doorbell> {
-        loop {
+        for _ in 0..CAPACITY {
             match self.ring.pop() {
                 Ok(Some(words)) => match Doorbell::unpack(words) {
                     Some(doorbell) => return Some(doorbell),
                     None => continue,
                 },
-                Ok(None) | Err(_) => {
-                    self.ring.release();
-                    return None;
-                }
+                Ok(None) | Err(_) => break,
             }
         }
+        self.ring.release();
+        None
+    }
+
+    /// Gives the slots of all doorbells that were taken back to the thread.
+    pub(crate) fn release(&mut self) {
+        self.ring.release();
+    }
+
+    /// Whose thread rings.
+    pub(crate) fn application(&self) -> ApplicationId {
+        self.application
     }
 
     /// Whether the thread is gone.

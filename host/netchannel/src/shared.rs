@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netchannel_shared_memory::wake::Wake;
 
+use crate::application::{Application, ApplicationId};
 use crate::cell::Cell;
 use crate::engine::StreamKey;
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port::EnginePort;
-use crate::region::Regions;
 
 /// A counter that one thread at a time adds to and anybody reads.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ pub(crate) enum Command {
 /// Commands on their way to the engine.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    commands: Mutex<Vec<Command>>,
+    commands: Mutex<Vec<(ApplicationId, Command)>>,
     any: AtomicBool,
 }
 
@@ -81,8 +81,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inbox {
+    /// From the own process.
     pub(crate) fn push(&self, command: Command) {
-        lock(&self.commands).push(command);
+        self.push_from(ApplicationId::LOCAL, command);
+    }
+
+    pub(crate) fn push_from(&self, application: ApplicationId, command: Command) {
+        lock(&self.commands).push((application, command));
         self.any.store(true, Ordering::Release);
     }
 
@@ -90,7 +95,7 @@ impl Inbox {
         self.any.load(Ordering::Acquire)
     }
 
-    pub(crate) fn take(&self) -> Vec<Command> {
+    pub(crate) fn take(&self) -> Vec<(ApplicationId, Command)> {
         self.any.store(false, Ordering::Release);
         std::mem::take(&mut lock(&self.commands))
     }
@@ -135,13 +140,14 @@ pub(crate) struct StreamSeed {
 
 /// Shared state of a runtime.
 pub(crate) struct Shared {
-    pub(crate) regions: Arc<Regions>,
+    /// The own process, as an application.
+    pub(crate) local: Arc<Application>,
     pub(crate) counters: Counters,
     pub(crate) inbox: Inbox,
     /// Listeners by service.
     pub(crate) listeners: Mutex<HashMap<u16, Arc<Backlog>>>,
-    /// Sessions that want another slab of receive windows.
-    pub(crate) slab_demand: Mutex<Vec<u32>>,
+    /// Sessions that want another slab of receive windows, and for whom.
+    pub(crate) slab_demand: Mutex<Vec<(u32, Arc<Application>)>>,
     /// Memory that nobody needs any more, for the helper thread to drop: to give back registered
     /// memory takes system calls.
     discarded: Mutex<Vec<Box<dyn Any + Send>>>,
@@ -156,7 +162,7 @@ impl Shared {
             Wake::new().map_err(Error::shared_memory("making the helper thread's wake-up"))?;
         Ok(Self {
             helper_wake,
-            regions: Arc::new(Regions::new()),
+            local: Application::local(),
             counters: Counters::default(),
             inbox: Inbox::default(),
             listeners: Mutex::default(),

@@ -159,6 +159,11 @@ impl Streams {
         true
     }
 
+    /// Whose a stream is.
+    pub fn application(&self, id: StreamId) -> Option<ApplicationId> {
+        self.table.get(&id.0).map(|stream| self.accounts.application(stream.account))
+    }
+
     /// Forgets an application whose streams are all gone, and with it its slabs, in which nothing
     /// is leased then. False if it still has streams.
     pub fn close_application(&mut self, application: ApplicationId) -> bool {

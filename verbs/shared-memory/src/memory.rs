@@ -99,6 +99,11 @@ impl SharedMemory {
         self.fd.as_fd()
     }
 
+    /// The descriptor alone, for who has mapped what it needs.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// The length in bytes, a whole number of pages.
     #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {

@@ -1,8 +1,8 @@
 //! Send buffers: where bytes lie from the application's write until the peer's engine has them.
 //!
 //! Power-of-two pieces of 2 MiB slabs, byte `o` of a stream at `base + (o & (size - 1))`. Slabs
-//! are sealed memfds registered with the device, so that an application of another process could
-//! map them; names are region and offset.
+//! are sealed memfds registered with the device, so that an application of another process can map
+//! its own; names are region and offset.
 
 use std::any::Any;
 use std::ptr::NonNull;
@@ -14,8 +14,9 @@ use netchannel_verbs::{Access, Context, MemoryRegion};
 use netchannel_vns::pool::{MIN_LOG2, SLAB_LOG2};
 use netchannel_vns::{Lease, SlabId, WindowPool};
 
+use crate::application::{Application, Export};
 use crate::error::Error;
-use crate::region::{RegionId, Regions, place};
+use crate::region::{RegionId, place};
 
 /// Bytes of send buffer for an application that writes `len` bytes at a time: room for the next
 /// writes while the first are on their way, a page for small ones.
@@ -42,21 +43,20 @@ struct Slab<C: Context> {
     region: C::MemoryRegion,
     mapping: Mapping,
     id: RegionId,
-    _memory: SharedMemory,
 }
 
-/// All send buffers of an engine.
+/// All send buffers of one application in one engine.
 pub(crate) struct SendBuffers<C: Context> {
     context: C,
-    regions: Arc<Regions>,
+    application: Arc<Application>,
     /// By number; what was given up leaves a gap.
     slabs: Vec<Option<Slab<C>>>,
     pool: WindowPool,
 }
 
 impl<C: Context> SendBuffers<C> {
-    pub(crate) fn new(context: C, regions: Arc<Regions>) -> Self {
-        Self { context, regions, slabs: Vec::new(), pool: WindowPool::default() }
+    pub(crate) fn new(context: C, application: Arc<Application>) -> Self {
+        Self { context, application, slabs: Vec::new(), pool: WindowPool::default() }
     }
 
     /// A buffer of at least `bytes` bytes (at most a slab).
@@ -120,7 +120,7 @@ impl<C: Context> SendBuffers<C> {
         }
         let id = self.pool.take_spare(now)?;
         let slab = self.slabs.get_mut(id.0 as usize)?.take()?;
-        self.regions.remove(slab.id);
+        self.application.remove_region(slab.id);
         Some(Box::new(slab))
     }
 
@@ -130,6 +130,9 @@ impl<C: Context> SendBuffers<C> {
     }
 
     fn grow(&mut self) -> Result<(), Error> {
+        if self.slabs.iter().flatten().count() >= self.application.limits.send_slabs {
+            return Err(Error::NoMemory { what: "send buffers of this application" });
+        }
         let what = "making a slab of send buffers";
         let memory = SharedMemory::create("netchannel-send", 1 << SLAB_LOG2)
             .map_err(Error::shared_memory(what))?;
@@ -137,10 +140,10 @@ impl<C: Context> SendBuffers<C> {
         // SAFETY: the mapping lives in the same slab, and is dropped after the registration.
         let region =
             unsafe { self.context.register(mapping.as_ptr(), mapping.len(), Access::empty()) }?;
-        let id =
-            self.regions.add(mapping.as_ptr()).ok_or(Error::NoMemory { what: "region numbers" })?;
+        let export = || Ok(Export { len: memory.len(), fd: memory.into_fd(), writable: true });
+        let id = self.application.add_region(mapping.as_ptr(), export)?;
         let number = vacancy(&mut self.slabs);
-        self.slabs[number] = Some(Slab { region, mapping, id, _memory: memory });
+        self.slabs[number] = Some(Slab { region, mapping, id });
         self.pool.add_slab(SlabId(number as u32));
         Ok(())
     }
@@ -162,7 +165,7 @@ fn log2_for(bytes: u64) -> u8 {
 impl<C: Context> Drop for SendBuffers<C> {
     fn drop(&mut self) {
         for slab in self.slabs.iter().flatten() {
-            self.regions.remove(slab.id);
+            self.application.remove_region(slab.id);
         }
     }
 }

@@ -43,9 +43,9 @@ impl<C: Context> Engine<C> {
         let slot = key.session() as usize;
         let session = self.sessions.get_mut(slot)?.as_mut()?;
         // Bytes that went through the send buffer may not have been heard of.
-        session.on_written(self.last_poll, id, &mut self.buffers);
+        session.on_written(self.last_poll, id, &mut self.tenants);
         let wanted = super::buffers::wanted(len, self.config.window);
-        session.supply_buffer(self.last_poll, id, wanted, &mut self.buffers);
+        session.supply_buffer(self.last_poll, id, wanted, &mut self.tenants);
         session.attention = true;
         let capacity = session.table.get(&id.0)?.buffer.as_ref()?.size();
         let start = session.streams.send_half(id)?.tail();
@@ -117,14 +117,16 @@ impl<C: Context> Engine<C> {
         let id = key.stream();
         let session = self.sessions.get_mut(key.session() as usize)?.as_mut()?;
         let (_, borrow) = session.borrow.take()?;
-        let buffer = session.table.get(&id.0)?.buffer.as_ref()?;
+        let entry = session.table.get(&id.0)?;
+        let buffer = entry.buffer.as_ref()?;
+        let buffers = self.tenants.buffers(entry.application)?;
         let Some(half) = session.streams.send_half(id) else { return Some(0) };
         let confirmed = half.confirmed();
         let upto = borrow.end.min(confirmed + buffer.size()).max(borrow.start);
         let mut at = confirmed.max(borrow.start);
         let mut copied = 0;
         while at < upto {
-            let (target, contiguous) = self.buffers.at(buffer, at.get());
+            let (target, contiguous) = buffers.at(buffer, at.get());
             let len = upto.saturating_since(at).min(contiguous);
             let offset = at.saturating_since(borrow.start) as usize;
             // SAFETY: `at + len` is inside of the borrowed bytes, which the caller keeps valid,

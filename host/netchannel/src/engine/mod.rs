@@ -9,14 +9,16 @@
 //! - [`transmit`]: streams to messages.
 //! - [`publish`]: streams to applications.
 //! - [`direct`]: writes straight from an application's buffer.
-//! - [`setup`]: sessions come and go.
+//! - [`setup`]: sessions come and go. [`departures`]: applications do; [`tenants`]: what they have.
 
 pub(crate) mod buffers;
+mod departures;
 mod direct;
 mod publish;
 mod receive;
 pub(crate) mod session;
 pub(crate) mod setup;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -31,12 +33,12 @@ use netchannel_verbs::Context;
 use netchannel_vns::Carried;
 use netchannel_wire::StreamId;
 
-use crate::cell::CellBlocks;
+use crate::application::ApplicationId;
 use crate::config::Config;
-use crate::engine::buffers::SendBuffers;
 use crate::engine::session::Session;
 use crate::engine::setup::EngineControl;
-use crate::port::{Doorbell, EnginePort, What};
+use crate::engine::tenants::Tenants;
+use crate::port::{self, Doorbell, EnginePort, What};
 use crate::shared::Shared;
 
 /// Name of a stream in its runtime: session in the upper half, number in the lower.
@@ -64,9 +66,8 @@ pub(crate) struct Engine<C: Context> {
     sessions: Vec<Option<Session<C>>>,
     /// Session (slot and number in it) of each Channel of the group.
     owners: Vec<Option<(u32, u16)>>,
-    buffers: SendBuffers<C>,
+    tenants: Tenants<C>,
     ports: Vec<EnginePort>,
-    cells: CellBlocks,
     shared: Arc<Shared>,
     config: Config,
     context: C,
@@ -146,7 +147,7 @@ impl<C: Context> Drive for Engine<C> {
     }
 
     fn doorbell(&mut self, doorbell: Doorbell) {
-        self.on_doorbell(doorbell);
+        self.on_doorbell(ApplicationId::LOCAL, doorbell);
     }
 
     unsafe fn write_direct(
@@ -203,23 +204,30 @@ impl<C: Context> Engine<C> {
     fn submit(&mut self) -> bool {
         let mut any = self.shared.inbox.has_any() && self.take_inbox();
         for index in 0..self.ports.len() {
-            while let Some(doorbell) = self.ports[index].pop() {
+            let application = self.ports[index].application();
+            // No more than it holds: who rings all the time does not hold up the rest.
+            for _ in 0..port::CAPACITY {
+                let Some(doorbell) = self.ports[index].pop() else { break };
                 any = true;
-                self.on_doorbell(doorbell);
+                self.on_doorbell(application, doorbell);
             }
+            self.ports[index].release();
         }
         any
     }
 
-    fn on_doorbell(&mut self, doorbell: Doorbell) {
+    fn on_doorbell(&mut self, application: ApplicationId, doorbell: Doorbell) {
         let now = self.last_poll;
         let Some(Some(session)) = self.sessions.get_mut(doorbell.stream.session() as usize) else {
             return;
         };
         let id = doorbell.stream.stream();
+        if !session.belongs_to(id, application) {
+            return;
+        }
         session.attention = true;
         match doorbell.what {
-            What::Written => session.on_written(now, id, &mut self.buffers),
+            What::Written => session.on_written(now, id, &mut self.tenants),
             What::Consumed => session.on_consumed(now, id),
         }
     }
@@ -232,7 +240,7 @@ impl<C: Context> Engine<C> {
             session.timer = Timestamp::MAX;
             return self.bury(slot);
         }
-        session.on_timeout(now, &mut self.buffers);
+        session.on_timeout(now, &mut self.tenants);
         self.take_incoming(slot);
         let sent = self.transmit(now, slot);
         let acknowledged = self.acknowledge(now, slot, false);
@@ -247,10 +255,10 @@ impl<C: Context> Engine<C> {
     }
 
     fn set_timer(&mut self, slot: usize) {
-        let buffers = self.buffers.next_timeout();
+        let memory = self.tenants.next_timeout(self.last_poll);
         if let Some(Some(session)) = self.sessions.get_mut(slot) {
             let own = session.next_timeout(&self.group);
-            session.timer = [own, buffers].into_iter().flatten().min().unwrap_or(Timestamp::MAX);
+            session.timer = [own, memory].into_iter().flatten().min().unwrap_or(Timestamp::MAX);
         }
     }
 
@@ -262,13 +270,10 @@ impl<C: Context> Engine<C> {
             self.shared.discard(slab);
         }
         let (sessions, group) = (&self.sessions, &self.group);
-        let posted = || {
-            let channels = sessions.iter().flatten().flat_map(|session| &session.channels);
-            channels.filter_map(|key| group.channel(*key)).any(|c| c.awaits_completion())
-        };
-        while let Some(slab) = self.buffers.take_spare(now, posted) {
+        while let Some(slab) = self.tenants.take_spare(now, || awaits_completion(sessions, group)) {
             self.shared.discard(slab);
         }
+        self.see_off();
     }
 
     fn on_poll_gap(&mut self) {
@@ -291,4 +296,13 @@ impl<C: Context> Engine<C> {
             })
         })
     }
+}
+
+/// Whether the device may still read sources of WRITEs.
+fn awaits_completion<C: Context>(
+    sessions: &[Option<Session<C>>],
+    group: &Group<C, Carried>,
+) -> bool {
+    let channels = sessions.iter().flatten().flat_map(|session| &session.channels);
+    channels.filter_map(|key| group.channel(*key)).any(|channel| channel.awaits_completion())
 }

@@ -8,9 +8,10 @@ use netchannel_vns::receive::{ReceiveState, Window};
 use netchannel_vns::send::SendState;
 use netchannel_wire::StreamId;
 
-use crate::cell::{CellState, flags};
+use crate::application::ApplicationId;
+use crate::cell::flags;
 use crate::engine::Engine;
-use crate::engine::session::Session;
+use crate::engine::session::{EngineStream, Session};
 use crate::port::EnginePort;
 use crate::region::place;
 
@@ -32,7 +33,7 @@ impl<C: Context> Engine<C> {
             fence(std::sync::atomic::Ordering::SeqCst);
             for id in touched.drain(..) {
                 if let Some(entry) = session.table.get(&id.0) {
-                    wake_waiters(&self.ports, entry.cell.state());
+                    wake_waiters(&self.ports, entry);
                 }
             }
         }
@@ -42,18 +43,20 @@ impl<C: Context> Engine<C> {
 }
 
 /// Wakes the threads that wait for this stream.
-pub(super) fn wake_waiters(ports: &[EnginePort], state: &CellState) {
-    for waiter in [&state.application.read_waiter, &state.application.write_waiter] {
-        wake(ports, waiter);
+pub(super) fn wake_waiters(ports: &[EnginePort], stream: &EngineStream) {
+    let waiters = &stream.cell.state().application;
+    for waiter in [&waiters.read_waiter, &waiters.write_waiter] {
+        wake(ports, stream.application, waiter);
     }
 }
 
-fn wake(ports: &[EnginePort], waiter: &AtomicU32) {
+fn wake(ports: &[EnginePort], application: ApplicationId, waiter: &AtomicU32) {
     if waiter.load(Relaxed) == 0 {
         return;
     }
     let number = waiter.swap(0, AcqRel);
     if let Some(port) = ports.iter().find(|p| p.shared.number == number)
+        && port.application() == application
         && let Err(error) = port.shared.wake.notify()
     {
         tracing::warn!(%error, "cannot wake an application thread");

@@ -5,13 +5,14 @@ use netchannel_units::{ChannelId, Timestamp};
 use netchannel_verbs::work::Status;
 use netchannel_verbs::{Context, MemoryRegion};
 use netchannel_vns::{Carried, Placement};
-use netchannel_wire::Frame;
 use netchannel_wire::decode::parse;
+use netchannel_wire::{Frame, StreamId};
 
+use crate::application::ApplicationId;
 use crate::engine::Engine;
 use crate::engine::session::{Session, WindowSlab};
 use crate::error::Error;
-use crate::shared::Counters;
+use crate::shared::{Shared, lock};
 
 /// Why a message ends its session.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +58,7 @@ impl<C: Context> Engine<C> {
         session.attention = true;
         session.owing.insert(usize::from(number));
         let bytes = self.group.message(slot, length);
-        let counters = &self.shared.counters;
-        let outcome = take_frames(now, ChannelId(number), session, bytes, counters).and_then(
+        let outcome = take_frames(now, ChannelId(number), session, bytes, &self.shared).and_then(
             |(header, elicits_ack)| {
                 let Some(channel) = self.group.channel_mut(key) else { return Ok(()) };
                 channel.state_mut().on_message(now, &header)?;
@@ -131,8 +131,9 @@ fn take_frames<C: Context>(
     via: ChannelId,
     session: &mut Session<C>,
     bytes: &[u8],
-    counters: &Counters,
+    shared: &Shared,
 ) -> Result<(netchannel_wire::MessageHeader, bool), Rejection> {
+    let counters = &shared.counters;
     let (header, frames) = parse(bytes)?;
     for frame in frames {
         let frame = frame?;
@@ -141,7 +142,11 @@ fn take_frames<C: Context>(
         }
         let payload = &mut session.payload[usize::from(via.0)].received;
         match session.streams.on_frame(now, via, &frame)? {
-            Placement::None => {}
+            Placement::None => {
+                if let Frame::Open { stream, service, .. } = frame {
+                    assign(session, stream, service, shared);
+                }
+            }
             Placement::Copy { out_of_order } => {
                 let Frame::Data { bytes, .. } = frame else { continue };
                 let copied = place(&session.slabs, session.streams.pieces(), bytes);
@@ -158,6 +163,16 @@ fn take_frames<C: Context>(
         }
     }
     Ok((header, header.frames > 0))
+}
+
+/// Bytes may follow in the same message, and they must lie where their application may read.
+fn assign<C: Context>(session: &mut Session<C>, stream: StreamId, service: u16, shared: &Shared) {
+    let listeners = lock(&shared.listeners);
+    if let Some(backlog) = listeners.get(&service)
+        && backlog.application() != ApplicationId::LOCAL
+    {
+        session.streams.assign(stream, backlog.application());
+    }
 }
 
 /// Copies the pieces of a chunk into the windows.

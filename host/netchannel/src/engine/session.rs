@@ -12,12 +12,14 @@ use netchannel_units::{Duration, StreamOffset, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_vns::pool::SLAB_LOG2;
 use netchannel_vns::streams::IdHasher;
-use netchannel_vns::{ApplicationId, Carried, SlabId, Streams};
+use netchannel_vns::{Carried, SlabId, Streams};
 use netchannel_wire::StreamId;
 
+use crate::application::{Application, ApplicationId};
 use crate::cell::{Cell, CellState, buffer};
-use crate::engine::buffers::{SendBuffer, SendBuffers, vacancy};
-use crate::region::{RegionId, Regions};
+use crate::engine::buffers::{SendBuffer, vacancy};
+use crate::engine::tenants::Tenants;
+use crate::region::RegionId;
 use crate::shared::SessionShared;
 
 /// A send buffer whose bytes are all confirmed is taken back after this long.
@@ -45,6 +47,10 @@ unsafe impl Send for Borrow {}
 /// A stream as the engine sees it, beside its state in [`Streams`].
 #[derive(Debug)]
 pub(crate) struct EngineStream {
+    /// Whose stream it is.
+    pub(crate) application: ApplicationId,
+    /// The application has let go.
+    pub(crate) released: bool,
     pub(crate) cell: Cell,
     pub(crate) buffer: Option<SendBuffer>,
     /// Number of the newest window that the application knows.
@@ -53,22 +59,24 @@ pub(crate) struct EngineStream {
 }
 
 impl EngineStream {
-    pub(crate) fn new(cell: Cell) -> Self {
-        Self { cell, buffer: None, generation: 0, in_idle_queue: false }
+    pub(crate) fn new(application: ApplicationId, cell: Cell) -> Self {
+        let (released, in_idle_queue) = (false, false);
+        Self { application, released, cell, buffer: None, generation: 0, in_idle_queue }
     }
 }
 
 /// A slab of receive windows, leased to this session.
 pub(crate) struct WindowSlab<C: Context> {
     pub(crate) id: RegionId,
-    pub(crate) regions: Arc<Regions>,
+    /// Whose windows lie in it.
+    pub(crate) application: Arc<Application>,
     // Declared last, dropped last: its number is free before its memory goes.
     pub(crate) region: C::MemoryRegion,
 }
 
 impl<C: Context> Drop for WindowSlab<C> {
     fn drop(&mut self) {
-        self.regions.remove(self.id);
+        self.application.remove_region(self.id);
     }
 }
 
@@ -188,8 +196,8 @@ impl<C: Context> Session<C> {
     pub(crate) fn add_slab(&mut self, slab: WindowSlab<C>) {
         self.attention = true;
         let number = vacancy(&mut self.slabs);
+        self.streams.add_slab(slab.application.id, SlabId(number as u32));
         self.slabs[number] = Some(slab);
-        self.streams.add_slab(ApplicationId::LOCAL, SlabId(number as u32));
     }
 
     /// A slab of windows that nobody has needed for long. To be dropped off the way of the data.
@@ -198,9 +206,10 @@ impl<C: Context> Session<C> {
         Some(Box::new(self.slabs.get_mut(id.0 as usize)?.take()?))
     }
 
-    /// Bytes of receive windows.
-    pub(crate) fn slab_bytes(&self) -> u64 {
-        (self.slabs.iter().flatten().count() as u64) << SLAB_LOG2
+    /// Bytes of receive windows of an application.
+    pub(crate) fn slab_bytes(&self, application: ApplicationId) -> u64 {
+        let slabs = self.slabs.iter().flatten();
+        (slabs.filter(|slab| slab.application.id == application).count() as u64) << SLAB_LOG2
     }
 
     /// What the application lends for `id` at the moment.
@@ -208,13 +217,14 @@ impl<C: Context> Session<C> {
         self.borrow.filter(|(stream, _)| *stream == id).map(|(_, borrow)| borrow)
     }
 
+    /// Whether there is such a stream, and it is this application's to use.
+    pub(super) fn belongs_to(&self, id: StreamId, application: ApplicationId) -> bool {
+        let entry = self.table.get(&id.0);
+        entry.is_some_and(|entry| entry.application == application && !entry.released)
+    }
+
     /// The application wrote, or wants a buffer to write into.
-    pub(crate) fn on_written(
-        &mut self,
-        now: Timestamp,
-        id: StreamId,
-        buffers: &mut SendBuffers<C>,
-    ) {
+    pub(super) fn on_written(&mut self, now: Timestamp, id: StreamId, tenants: &mut Tenants<C>) {
         let Some(entry) = self.table.get_mut(&id.0) else { return };
         let application = &entry.cell.state().application;
         let wanted = u64::from(application.buffer_wanted.load(Ordering::Relaxed));
@@ -232,19 +242,20 @@ impl<C: Context> Session<C> {
             let _ = self.streams.write(id, tail);
         }
         if application.buffer_state.load(Ordering::Acquire) == buffer::WANTED {
-            self.supply_buffer(now, id, wanted, buffers);
+            self.supply_buffer(now, id, wanted, tenants);
         }
     }
 
     /// Leases a send buffer, or a larger one if the old one is empty.
-    pub(crate) fn supply_buffer(
+    pub(super) fn supply_buffer(
         &mut self,
         now: Timestamp,
         id: StreamId,
         bytes: u64,
-        buffers: &mut SendBuffers<C>,
+        tenants: &mut Tenants<C>,
     ) {
         let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let Some(buffers) = tenants.buffers(entry.application) else { return };
         let Some(half) = self.streams.send_half(id) else { return };
         if let Some(old) = &entry.buffer {
             let state = &entry.cell.state().application.buffer_state;
@@ -263,7 +274,9 @@ impl<C: Context> Session<C> {
             }
             entry.buffer.take().into_iter().for_each(|old| buffers.release(old));
         }
-        self.reclaim_buffers(now, bytes, buffers);
+        let application = entry.application;
+        self.reclaim_buffers(now, application, bytes, tenants);
+        let Some(buffers) = tenants.buffers(application) else { return };
         let Some(entry) = self.table.get_mut(&id.0) else { return };
         let state = entry.cell.state();
         let answer = match buffers.lease(bytes) {
@@ -275,7 +288,7 @@ impl<C: Context> Session<C> {
             }
             Err(error) => {
                 // The application asks again; other buffers come back meanwhile.
-                tracing::warn!(%error, "no send buffer");
+                tracing::debug!(%error, "no send buffer");
                 buffer::NONE
             }
         };
@@ -288,7 +301,7 @@ impl<C: Context> Session<C> {
         let Some(entry) = self.table.get(&id.0) else { return };
         let upto = entry.cell.state().application.consumed.load(Ordering::Acquire);
         if !self.streams.consume(now, id, StreamOffset::new(upto)) {
-            tracing::warn!(?id, upto, "the application claims to have read what is not there");
+            tracing::debug!(?id, upto, "the application claims to have read what is not there");
         }
     }
 
@@ -305,7 +318,7 @@ impl<C: Context> Session<C> {
     }
 
     /// Gives back what was idle for long.
-    pub(crate) fn on_timeout(&mut self, now: Timestamp, buffers: &mut SendBuffers<C>) {
+    pub(super) fn on_timeout(&mut self, now: Timestamp, tenants: &mut Tenants<C>) {
         if self.streams.next_timeout().is_some_and(|at| at <= now) {
             self.streams.on_timeout(now);
         }
@@ -317,7 +330,7 @@ impl<C: Context> Session<C> {
             entry.in_idle_queue = false;
             let Some(half) = self.streams.send_half(id) else { continue };
             if half.tail() == noted {
-                self.take_buffer_back(id, buffers);
+                self.take_buffer_back(id, tenants);
             } else {
                 // In use since then.
                 self.note_idle_buffer(now, id);
@@ -330,9 +343,10 @@ impl<C: Context> Session<C> {
 
     /// Takes the send buffer of a stream that has no byte in it, and forgets what the scheduler
     /// knows of such a stream.
-    fn take_buffer_back(&mut self, id: StreamId, buffers: &mut SendBuffers<C>) {
+    fn take_buffer_back(&mut self, id: StreamId, tenants: &mut Tenants<C>) {
         let lends = self.borrowed(id).is_some();
         let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let Some(buffers) = tenants.buffers(entry.application) else { return };
         let Some(half) = self.streams.send_half(id) else { return };
         let state = entry.cell.state();
         // Bytes of which we have not heard yet may lie in it.
@@ -350,21 +364,29 @@ impl<C: Context> Session<C> {
         self.scheduler.remove(netchannel_scheduler::StreamKey(u64::from(id.0)));
     }
 
-    /// Takes buffers from streams that have no use for them just now, the longest idle first, while
-    /// there is none of `bytes` bytes or they have been idle for a while; gives up soon if those in
-    /// front do have a use.
-    fn reclaim_buffers(&mut self, now: Timestamp, bytes: u64, buffers: &mut SendBuffers<C>) {
+    /// Takes buffers from streams of an application that have no use for them just now, the longest
+    /// idle first, while there is none of `bytes` bytes or they have been idle for a while; gives up
+    /// soon if those in front do have a use.
+    fn reclaim_buffers(
+        &mut self,
+        now: Timestamp,
+        application: ApplicationId,
+        bytes: u64,
+        tenants: &mut Tenants<C>,
+    ) {
         for _ in 0..RECLAIM_ATTEMPTS {
+            let has = tenants.buffers(application).is_none_or(|buffers| buffers.has(bytes));
             let Some(&(at, id, noted)) = self.idle_buffers.front() else { return };
-            if buffers.has(bytes) && at > now + (IDLE_BUFFER - LENT_AFTER) {
+            if has && at > now + (IDLE_BUFFER - LENT_AFTER) {
                 return;
             }
             self.idle_buffers.pop_front();
             let Some(entry) = self.table.get_mut(&id.0) else { continue };
             entry.in_idle_queue = false;
+            let entry_application = entry.application;
             let idle = self.streams.send_half(id).is_some_and(|half| half.tail() == noted);
-            if idle || !buffers.has(bytes) {
-                self.take_buffer_back(id, buffers);
+            if idle || (!has && entry_application == application) {
+                self.take_buffer_back(id, tenants);
             }
             self.note_idle_buffer(now, id);
         }

@@ -14,14 +14,15 @@ use netchannel_vns::streams::{Role, StreamsConfig};
 use netchannel_wire::StreamId;
 use netchannel_wire::frame::{MessageHeader, reset};
 
-use crate::cell::{Cell, CellBlocks, flags};
+use crate::application::{Application, ApplicationId, Export};
+use crate::cell::{Cell, flags};
 use crate::config::Config;
-use crate::engine::buffers::SendBuffers;
 use crate::engine::session::{EngineStream, Payload, Session, WindowSlab};
+use crate::engine::tenants::Tenants;
 use crate::engine::{Engine, StreamKey};
 use crate::error::Error;
 use crate::listener::Backlog;
-use crate::region::Regions;
+use crate::port;
 use crate::shared::{Command, SessionShared, Shared, StreamSeed, lock};
 
 /// Bytes that a stream may send before it has a window: a receive slot's worth or two, a round
@@ -88,14 +89,29 @@ pub(crate) trait EngineControl: Send {
     /// Gives a session a slab of receive windows made by [`SlabMaker`].
     fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>);
 
-    /// Opens a stream.
-    fn open_stream(&mut self, slot: u32, service: u16, class: Class) -> Result<StreamSeed, Error>;
+    /// Opens a stream for an application.
+    fn open_stream(
+        &mut self,
+        slot: u32,
+        application: ApplicationId,
+        service: u16,
+        class: Class,
+    ) -> Result<StreamSeed, Error>;
+
+    /// An application of another process may have streams from now on.
+    fn add_application(&mut self, application: Arc<Application>);
+
+    /// The process of an application is gone, and with it its streams.
+    fn end_application(&mut self, id: ApplicationId);
 
     /// Counters of all Channels.
     fn channels(&self) -> Vec<ChannelReport>;
 
     /// Streams that their applications let go and whose bytes are not all confirmed.
     fn unfinished(&self) -> usize;
+
+    /// The same of one application.
+    fn unfinished_of(&self, id: ApplicationId) -> usize;
 
     /// Number of streams and of sessions alive.
     fn census(&self) -> (usize, usize);
@@ -104,15 +120,23 @@ pub(crate) trait EngineControl: Send {
 /// Makes slabs of receive windows off the polling cores.
 pub(crate) trait SlabMaker: Send {
     /// A slab, for [`EngineControl::add_slab`].
-    fn make(&self, regions: &Arc<Regions>) -> Result<Box<dyn std::any::Any + Send>, Error>;
+    fn make(&self, application: &Arc<Application>) -> Result<Box<dyn std::any::Any + Send>, Error>;
 }
 
 impl<C: Context> SlabMaker for C {
-    fn make(&self, regions: &Arc<Regions>) -> Result<Box<dyn std::any::Any + Send>, Error> {
+    fn make(&self, application: &Arc<Application>) -> Result<Box<dyn std::any::Any + Send>, Error> {
         use netchannel_verbs::MemoryRegion;
-        let region = self.alloc(1 << SLAB_LOG2, Access::LOCAL_WRITE | Access::REMOTE_WRITE)?;
-        let id = regions.add(region.as_ptr()).ok_or(Error::NoMemory { what: "region numbers" })?;
-        Ok(Box::new(WindowSlab::<C> { id, regions: Arc::clone(regions), region }))
+        let (len, access) = (1 << SLAB_LOG2, Access::LOCAL_WRITE | Access::REMOTE_WRITE);
+        let (region, fd) = match application.is_attached() {
+            false => (self.alloc(len, access)?, None),
+            true => self.alloc_shared(len, access).map(|(region, fd)| (region, Some(fd)))?,
+        };
+        let export = || {
+            let fd = fd.ok_or(Error::NoMemory { what: "memory to share" })?;
+            Ok(Export { fd, len: region.len(), writable: false })
+        };
+        let id = application.add_region(region.as_ptr(), export)?;
+        Ok(Box::new(WindowSlab::<C> { id, application: Arc::clone(application), region }))
     }
 }
 
@@ -125,9 +149,8 @@ impl<C: Context> Engine<C> {
             group,
             sessions: Vec::new(),
             owners: Vec::new(),
-            buffers: SendBuffers::new(context.clone(), Arc::clone(&shared.regions)),
+            tenants: Tenants::new(context.clone(), Arc::clone(&shared.local)),
             ports: Vec::new(),
-            cells: CellBlocks::default(),
             shared,
             config,
             context,
@@ -231,7 +254,7 @@ impl<C: Context> Engine<C> {
         }
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         for entry in session.table.values() {
-            super::publish::wake_waiters(&self.ports, entry.cell.state());
+            super::publish::wake_waiters(&self.ports, entry);
         }
         self.shared.ask_helper();
     }
@@ -244,11 +267,9 @@ impl<C: Context> Engine<C> {
         }
         let Some(session) = self.sessions[slot as usize].take() else { return false };
         for (_, entry) in session.table {
-            if let Some(buffer) = entry.buffer {
-                self.buffers.release(buffer);
-            }
-            self.cells.give(entry.cell);
+            self.tenants.settle(entry);
         }
+        self.see_off();
         true
     }
 
@@ -257,17 +278,17 @@ impl<C: Context> Engine<C> {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
         while let Some(id) = session.streams.poll_closed() {
             session.scheduler.remove(SchedulerKey(u64::from(id.0)));
-            let Some(entry) = session.table.remove(&id.0) else { continue };
-            if let Some(buffer) = entry.buffer {
-                self.buffers.release(buffer);
+            if let Some(entry) = session.table.remove(&id.0) {
+                self.tenants.settle(entry);
             }
-            self.cells.give(entry.cell);
         }
-        if session.streams.take_slab_demand().is_some()
-            && session.slab_bytes() + (1 << SLAB_LOG2) <= self.config.session_memory as u64
-        {
-            lock(&self.shared.slab_demand).push(slot);
-            self.shared.ask_helper();
+        while let Some(id) = session.streams.take_slab_demand() {
+            let Some(application) = self.tenants.application(id) else { continue };
+            let held = session.slab_bytes(id);
+            if held + (1 << SLAB_LOG2) <= self.config.session_memory as u64 {
+                lock(&self.shared.slab_demand).push((slot, Arc::clone(application)));
+                self.shared.ask_helper();
+            }
         }
     }
 
@@ -278,7 +299,7 @@ impl<C: Context> Engine<C> {
             let listener = lock(&self.shared.listeners).get(&incoming.service).cloned();
             let outcome = match listener {
                 None => Err(reset::REFUSED),
-                Some(backlog) => offer(slot, session, &mut self.cells, &incoming, &backlog),
+                Some(backlog) => offer(slot, session, &mut self.tenants, &incoming, &backlog),
             };
             if let Err(code) = outcome {
                 session.streams.refuse(incoming.stream, code);
@@ -289,8 +310,8 @@ impl<C: Context> Engine<C> {
     pub(super) fn take_inbox(&mut self) -> bool {
         let commands = self.shared.inbox.take();
         let any = !commands.is_empty();
-        for command in commands {
-            self.on_command(command);
+        for (application, command) in commands {
+            self.on_command(application, command);
         }
         self.drop_closed_ports();
         any
@@ -305,13 +326,14 @@ impl<C: Context> Engine<C> {
                 continue;
             }
             let mut port = self.ports.swap_remove(index);
-            while let Some(doorbell) = port.pop() {
-                self.on_doorbell(doorbell);
+            for _ in 0..port::CAPACITY {
+                let Some(doorbell) = port.pop() else { break };
+                self.on_doorbell(port.application(), doorbell);
             }
         }
     }
 
-    fn on_command(&mut self, command: Command) {
+    fn on_command(&mut self, application: ApplicationId, command: Command) {
         let key = match command {
             Command::Port(port) => {
                 // Its thread may have noted itself somewhere already: a wake-up meant for it found
@@ -329,22 +351,28 @@ impl<C: Context> Engine<C> {
         };
         let Some(Some(session)) = self.sessions.get_mut(key.session() as usize) else { return };
         let id = key.stream();
+        if !session.belongs_to(id, application) {
+            return;
+        }
         session.attention = true;
         match command {
             Command::Port(_) => {}
             Command::Finish(_) => {
                 // The last bytes may not have rung yet.
-                session.on_written(self.last_poll, id, &mut self.buffers);
+                session.on_written(self.last_poll, id, &mut self.tenants);
                 session.streams.finish(id);
             }
             Command::Reset(_, code) => session.streams.reset(id, code),
             Command::Stop(_, code) => session.streams.stop(id, code),
             Command::Release(_) => {
                 session.attached -= 1;
+                if let Some(entry) = session.table.get_mut(&id.0) {
+                    entry.released = true;
+                }
                 if session.over {
                     return;
                 }
-                session.on_written(self.last_poll, id, &mut self.buffers);
+                session.on_written(self.last_poll, id, &mut self.tenants);
                 session.streams.release(id, reset::CANCELLED);
             }
         }
@@ -354,11 +382,12 @@ impl<C: Context> Engine<C> {
 fn attach<C: Context>(
     slot: u32,
     session: &mut Session<C>,
+    application: ApplicationId,
     id: StreamId,
     class: Class,
     cell: Cell,
 ) -> StreamSeed {
-    session.table.insert(id.0, EngineStream::new(cell.clone()));
+    session.table.insert(id.0, EngineStream::new(application, cell.clone()));
     session.attached += 1;
     StreamSeed { key: StreamKey::new(slot, id), cell, session: Arc::clone(&session.shared), class }
 }
@@ -366,20 +395,27 @@ fn attach<C: Context>(
 fn offer<C: Context>(
     slot: u32,
     session: &mut Session<C>,
-    cells: &mut CellBlocks,
+    tenants: &mut Tenants<C>,
     incoming: &netchannel_vns::streams::Incoming,
     backlog: &Backlog,
 ) -> Result<(), u32> {
     if backlog.is_full() {
         return Err(reset::BUSY);
     }
-    let cell = cells.take().map_err(|_| reset::BUSY)?;
-    let seed = attach(slot, session, incoming.stream, incoming.class, cell);
+    let application = backlog.application();
+    if session.streams.application(incoming.stream) != Some(application) {
+        // The listener has come since the stream was opened: its bytes may lie elsewhere.
+        if !session.streams.assign(incoming.stream, application) {
+            return Err(reset::BUSY);
+        }
+    }
+    let cell = tenants.take_cell(application).map_err(|_| reset::BUSY)?;
+    let seed = attach(slot, session, application, incoming.stream, incoming.class, cell);
     if let Err(seed) = backlog.push(seed) {
         // The listener went away this moment.
         session.table.remove(&incoming.stream.0);
         session.attached -= 1;
-        cells.give(seed.cell);
+        tenants.give_cell(application, seed.cell);
         return Err(reset::REFUSED);
     }
     Ok(())
@@ -470,28 +506,37 @@ impl<C: Context> EngineControl for Engine<C> {
     fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>) {
         let Ok(slab) = slab.downcast::<WindowSlab<C>>() else { return };
         match self.sessions.get_mut(slot as usize) {
-            Some(Some(session)) if !session.over => session.add_slab(*slab),
-            _ => drop(slab),
+            Some(Some(session)) if !session.over && self.tenants.is_here(slab.application.id) => {
+                session.add_slab(*slab);
+            }
+            _ => self.shared.discard(slab),
         }
     }
 
-    fn open_stream(&mut self, slot: u32, service: u16, class: Class) -> Result<StreamSeed, Error> {
+    fn open_stream(
+        &mut self,
+        slot: u32,
+        application: ApplicationId,
+        service: u16,
+        class: Class,
+    ) -> Result<StreamSeed, Error> {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else {
             return Err(Error::Closed);
         };
         if session.over {
             return Err(session.shared.error());
         }
-        let cell = self.cells.take()?;
+        let cell = self.tenants.take_cell(application)?;
         session.attention = true;
         let id = match session.streams.open(service, class) {
             Ok(id) => id,
             Err(error) => {
-                self.cells.give(cell);
+                self.tenants.give_cell(application, cell);
                 return Err(Error::Stream(error));
             }
         };
-        Ok(attach(slot, session, id, class, cell))
+        session.streams.assign(id, application);
+        Ok(attach(slot, session, application, id, class, cell))
     }
 
     fn channels(&self) -> Vec<ChannelReport> {
@@ -517,6 +562,18 @@ impl<C: Context> EngineControl for Engine<C> {
     fn unfinished(&self) -> usize {
         let alive = self.sessions.iter().flatten().filter(|s| !s.over);
         alive.map(|s| s.streams.released()).sum()
+    }
+
+    fn add_application(&mut self, application: Arc<Application>) {
+        self.admit(application);
+    }
+
+    fn end_application(&mut self, id: ApplicationId) {
+        self.dismiss(id);
+    }
+
+    fn unfinished_of(&self, id: ApplicationId) -> usize {
+        self.unfinished_of(id)
     }
 
     fn census(&self) -> (usize, usize) {

@@ -12,6 +12,7 @@ use netchannel_units::{Bandwidth, Class, Timestamp};
 use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
 use netchannel_vns::streams::Role;
 
+use crate::application::ApplicationId;
 use crate::config::Config;
 use crate::engine::setup::{EAGER_CREDIT, EngineControl, SessionTerms, SlabMaker};
 use crate::engine::{Drive, Engine};
@@ -71,7 +72,7 @@ impl Host {
         };
         let session = SessionShared::new(peer, CHANNELS);
         let slot = self.engine.add_session(session, terms, ours.to_vec());
-        let slab = self.context.make(&self.shared.regions).unwrap();
+        let slab = self.context.make(&self.shared.local).unwrap();
         self.engine.add_slab(slot, slab);
     }
 }
@@ -101,8 +102,8 @@ impl World {
             host.engine.poll(now);
             // What the helper thread would do.
             let wanted = std::mem::take(&mut *lock(&host.shared.slab_demand));
-            for slot in wanted {
-                let slab = host.context.make(&host.shared.regions).unwrap();
+            for (slot, application) in wanted {
+                let slab = host.context.make(&application).unwrap();
                 host.engine.add_slab(slot, slab);
             }
             for report in host.engine.channels() {
@@ -119,7 +120,10 @@ impl World {
 
     /// Opens a stream from host 0 to host 1; returns both ends.
     fn open(&mut self) -> (StreamSeed, StreamSeed) {
-        let ours = self.hosts[0].engine.open_stream(0, SERVICE, Class::Throughput).unwrap();
+        let ours = self.hosts[0]
+            .engine
+            .open_stream(0, ApplicationId::LOCAL, SERVICE, Class::Throughput)
+            .unwrap();
         let backlog = Arc::clone(&lock(&self.hosts[1].shared.listeners)[&SERVICE]);
         let limit = self.now() + Duration::from_millis(100);
         while self.now() < limit {
@@ -153,7 +157,8 @@ impl World {
             let generation =
                 if offset >= slot(newest).from.load(Relaxed) { newest } else { newest - 1 };
             let window = slot(generation);
-            let base = self.hosts[1].shared.regions.resolve(window.place.load(Relaxed)).unwrap();
+            let base =
+                self.hosts[1].shared.local.regions.resolve(window.place.load(Relaxed)).unwrap();
             let at = offset & ((1 << window.log2.load(Relaxed)) - 1);
             // SAFETY: `at` is inside of the window, which is mapped while the stream has bytes.
             check(offset, unsafe { base.as_ptr().add(at as usize).read_volatile() });

@@ -139,7 +139,8 @@ impl<C: Context> Engine<C> {
             let Some(chunk) = session.streams.next_chunk(id, left) else { break };
             let Some(entry) = session.table.get(&id.0) else { break };
             let borrow = session.borrowed(id);
-            let Some((chunk, source)) = locate(entry, borrow, &self.buffers, chunk, direct) else {
+            let Some(buffers) = self.tenants.buffers_of(entry.application) else { break };
+            let Some((chunk, source)) = locate(entry, borrow, buffers, chunk, direct) else {
                 break;
             };
             let hint = session.streams.backlog_hint(id, &chunk);

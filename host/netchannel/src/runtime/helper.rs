@@ -132,8 +132,8 @@ impl Helper {
 
     fn make_slabs(&self) {
         let wanted = std::mem::take(&mut *lock(&self.inner.shared.slab_demand));
-        for slot in wanted {
-            let made = lock(&self.inner.slab_maker).make(&self.inner.shared.regions);
+        for (slot, application) in wanted {
+            let made = lock(&self.inner.slab_maker).make(&application);
             match made {
                 Ok(slab) => {
                     self.inner.with_engine_quietly(|engine| engine.control().add_slab(slot, slab));

@@ -389,7 +389,7 @@ impl Link {
         let session = SessionShared::new(self.peer, pairs.len() as u16);
         let shared = Arc::clone(&session);
         // Memory first, off the polling cores.
-        let slab = lock(&inner.slab_maker).make(&inner.shared.regions)?;
+        let slab = lock(&inner.slab_maker).make(&inner.shared.local)?;
         let channels = std::mem::take(&mut self.channels);
         let slot = inner.with_engine_quietly(|engine| {
             let control = engine.control();

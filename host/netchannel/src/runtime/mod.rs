@@ -26,6 +26,7 @@ use std::time::Duration;
 use netchannel_units::Timestamp;
 use netchannel_verbs::{Context, DeviceAttributes};
 
+use crate::application::ApplicationId;
 use crate::config::{Config, Idle, Poller, StreamOptions};
 use crate::device::{self, Opened};
 use crate::engine::setup::SlabMaker;
@@ -192,10 +193,10 @@ impl Runtime {
             return Err(Error::Closed);
         }
         let slot = reply.wait()?;
-        let seed = self
-            .keeper
-            .inner
-            .with_engine(|engine| engine.control().open_stream(slot, peer.port(), options.class))?;
+        let seed = self.keeper.inner.with_engine(|engine| {
+            let application = ApplicationId::LOCAL;
+            engine.control().open_stream(slot, application, peer.port(), options.class)
+        })?;
         Stream::open(Arc::clone(&self.keeper), seed, peer)
     }
 

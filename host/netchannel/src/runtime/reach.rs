@@ -83,7 +83,7 @@ impl Keeper {
 
     /// The address of a place that stands in a cell.
     pub(crate) fn resolve(&self, place: u64) -> Option<NonNull<u8>> {
-        self.inner.shared.regions.resolve(place)
+        self.inner.shared.local.regions.resolve(place)
     }
 
     /// Bytes of the largest receive window and send buffer.

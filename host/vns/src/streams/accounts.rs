@@ -56,12 +56,19 @@ impl Accounts {
             self.0.push(Account::default());
             self.0.len() - 1
         });
-        self.0[index].application = application;
+        if known.is_none() {
+            // A newcomer has nothing at all.
+            self.0[index] = Account { application, slab_wanted: true, ..Account::default() };
+        }
         AccountIndex(index as u32)
     }
 
     pub(super) fn find(&self, application: ApplicationId) -> Option<&Account> {
         self.0.iter().find(|account| account.application == application)
+    }
+
+    pub(super) fn application(&self, index: AccountIndex) -> ApplicationId {
+        self.0[index.0 as usize].application
     }
 
     pub(super) fn get(&mut self, index: AccountIndex) -> &mut Account {
