@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use crate::completion::CompletionQueue;
+use crate::datagram::{AddressHandle, AddressVector};
 use crate::device::DeviceAttributes;
 use crate::error::Error;
 use crate::memory::{Access, MemoryRegion};
@@ -14,8 +15,10 @@ use crate::queue_pair::{QueuePair, QueuePairInit, SharedReceiveQueue};
 pub trait Context: Clone + Send + Sync + 'static {
     /// Where requests complete.
     type CompletionQueue: CompletionQueue + 'static;
-    /// A connection.
-    type QueuePair: QueuePair + 'static;
+    /// A connection, or a queue pair for datagrams.
+    type QueuePair: QueuePair<AddressHandle = Self::AddressHandle> + 'static;
+    /// The way to a port.
+    type AddressHandle: AddressHandle + 'static;
     /// A receive queue for several queue pairs.
     type SharedReceiveQueue: SharedReceiveQueue + 'static;
     /// Registered memory.
@@ -43,6 +46,14 @@ pub trait Context: Clone + Send + Sync + 'static {
     /// [`Error::Unsupported`] for a service that the device lacks, [`Error::Invalid`] above its
     /// limits, [`Error::Os`] if it refuses.
     fn create_queue_pair(&self, init: &QueuePairInit<'_, Self>) -> Result<Self::QueuePair, Error>;
+
+    /// Makes the way to a port, for datagrams. Waits for nobody, except where the device must ask the
+    /// network for a hardware address.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for fields out of range, [`Error::Os`] if the device refuses, as it may when
+    /// no route leads there.
+    fn create_address_handle(&self, address: &AddressVector) -> Result<Self::AddressHandle, Error>;
 
     /// Allocates and registers zeroed, page-aligned memory, which peers may then reach if `access`
     /// says so. `len` is rounded up to whole pages.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::datagram::{AddressHandle, Datagram, DatagramOptions};
 use crate::error::{Error, PostError};
 use crate::source_port::SourcePort;
 use crate::work::{ReceiveRequest, SendRequest};
@@ -11,7 +12,7 @@ use crate::work::{ReceiveRequest, SendRequest};
 pub enum Service {
     /// Reliable connected (RC): in order, acknowledged, retransmitted by the NIC.
     ReliableConnection,
-    /// Unreliable datagram (UD): one queue pair talks to many.
+    /// Unreliable datagram (UD): one queue pair talks to many. See [`datagram`](crate::datagram).
     UnreliableDatagram,
 }
 
@@ -20,7 +21,7 @@ pub enum Service {
 pub enum QueuePairState {
     /// Made; receives may be posted.
     Init,
-    /// Connected: both directions work (RTS).
+    /// Connected or activated: both directions work (RTS).
     ReadyToSend,
     /// Failed or fenced: requests complete as flushed.
     Error,
@@ -28,8 +29,9 @@ pub enum QueuePairState {
     Unknown(u32),
 }
 
-/// What a peer must know to connect to a queue pair: bytes that only the provider reads. It
-/// travels in the session handshake; `docs/wire.md` describes the contents per provider.
+/// What a peer must know to connect to a queue pair: bytes that only the provider reads, or those
+/// of a [`DatagramEndpoint`](crate::datagram::DatagramEndpoint). It travels in the session handshake;
+/// `docs/wire.md` describes the contents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint(pub Vec<u8>);
 
@@ -102,6 +104,9 @@ impl Default for ConnectOptions {
 /// Calls on queue pairs and queues that share a completion queue are meant to come from one thread
 /// at a time; a provider must be sound, but need not be fast, when they do not.
 pub trait QueuePair: Send {
+    /// The address handles of this provider.
+    type AddressHandle: AddressHandle;
+
     /// The local number, as in [`WorkCompletion::queue_pair`](crate::WorkCompletion).
     fn number(&self) -> u32;
 
@@ -114,8 +119,16 @@ pub trait QueuePair: Send {
     ///
     /// # Errors
     /// [`Error::BadEndpoint`] for an endpoint of another provider or an unreachable one,
-    /// [`Error::Invalid`] for options out of range, [`Error::Os`] if the device refuses.
+    /// [`Error::Invalid`] for options out of range and on UD queue pairs, [`Error::Os`] if the device
+    /// refuses.
     fn connect(&mut self, peer: &Endpoint, options: &ConnectOptions) -> Result<(), Error>;
+
+    /// Makes an UD queue pair ready to send and to receive. Its sequence numbers begin at random.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a privileged queue key, twice, and on connections; [`Error::Os`] if the
+    /// device refuses.
+    fn activate(&mut self, options: &DatagramOptions) -> Result<(), Error>;
 
     /// Asks the device for the state.
     ///
@@ -149,6 +162,19 @@ pub trait QueuePair: Send {
     /// until the request's completion, or that of a later one of this queue pair, was polled; for
     /// inline requests until this call returns.
     unsafe fn post_send(&mut self, requests: &[SendRequest]) -> Result<(), PostError>;
+
+    /// Appends datagrams to the send queue of an UD queue pair, in order.
+    ///
+    /// # Errors
+    /// As [`post_send`](Self::post_send); `Invalid` above the port's MTU and on connections.
+    ///
+    /// # Safety
+    /// As for [`post_send`](Self::post_send), and each handle lives as long as the source of its
+    /// datagram must.
+    unsafe fn post_datagrams(
+        &mut self,
+        datagrams: &[Datagram<'_, Self::AddressHandle>],
+    ) -> Result<(), PostError>;
 
     /// Appends to the receive queue, in order.
     ///

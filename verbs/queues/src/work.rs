@@ -162,7 +162,7 @@ pub struct WorkCompletion {
     pub status: Status,
     /// What it was; only meaningful if `status` is success.
     pub opcode: Opcode,
-    /// Bytes received (receives and READs that succeeded).
+    /// Bytes received (receives and READs that succeeded). Of a datagram: with the 40 of the GRH area.
     pub bytes: u32,
     /// Number of the local queue pair.
     pub queue_pair: u32,
@@ -170,4 +170,13 @@ pub struct WorkCompletion {
     pub immediate: Option<u32>,
     /// Vendor's reason for a failure; zero if there is none.
     pub vendor_error: u32,
+    /// Number of the queue pair that sent a datagram. This and the following fields mean something
+    /// only for receives of UD queue pairs.
+    pub source_queue_pair: u32,
+    /// LID of the port that sent it; 0 on Ethernet.
+    pub source_lid: u16,
+    /// Service level that it came with.
+    pub service_level: u8,
+    /// Whether the GRH area holds a header: see [`grh`](crate::grh).
+    pub has_grh: bool,
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::completion::CompletionQueue as _;
 use crate::context::Context;
+use crate::datagram::{Datagram, DatagramOptions};
 use crate::error::PostError;
 use crate::memory::{Access, MemoryRegion as _};
 use crate::queue_pair::{ConnectOptions, QueuePair as _, QueuePairInit, Service};
@@ -129,11 +130,22 @@ impl<C: Context> Side<C> {
     }
 
     pub(super) fn with_access(context: &C, access: Access) -> Result<Self, String> {
+        Self::make(context, access, Service::ReliableConnection)
+    }
+
+    /// One that sends and receives datagrams.
+    pub(super) fn datagrams(context: &C, queue_key: u32) -> Result<Self, String> {
+        let mut side = Self::make(context, Access::LOCAL_WRITE, Service::UnreliableDatagram)?;
+        side.queue_pair.activate(&DatagramOptions { queue_key }).map_err(say("activate"))?;
+        Ok(side)
+    }
+
+    pub(super) fn make(context: &C, access: Access, service: Service) -> Result<Self, String> {
         let queue = context.create_completion_queue(4 * DEPTH).map_err(say("completion queue"))?;
         let inline = context.attributes().max_inline.min(64);
         let queue_pair = context
             .create_queue_pair(&QueuePairInit {
-                service: Service::ReliableConnection,
+                service,
                 send_queue: &queue,
                 receive_queue: &queue,
                 shared_receive_queue: None,
@@ -203,6 +215,14 @@ impl<C: Context> Side<C> {
         // SAFETY: the slices lie in `self.memory` (or are invalid on purpose, for the device to find
         // out), which outlives the queue pair's requests: fields drop in order, queue pair first.
         unsafe { self.queue_pair.post_send(requests) }
+    }
+
+    pub(super) fn try_datagrams(
+        &mut self,
+        datagrams: &[Datagram<'_, C::AddressHandle>],
+    ) -> Result<(), PostError> {
+        // SAFETY: as in `try_send`; the checks drop handles after the completions, or the sides.
+        unsafe { self.queue_pair.post_datagrams(datagrams) }
     }
 
     pub(super) fn receive(&mut self, id: u64, slices: &[LocalSlice]) -> Result<(), String> {

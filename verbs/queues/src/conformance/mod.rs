@@ -17,6 +17,8 @@
 
 mod attributes;
 mod bench;
+mod datagram_faults;
+mod datagrams;
 mod events;
 mod faults;
 mod lifecycle;
@@ -92,6 +94,8 @@ fn checks<C: Context>() -> Vec<(&'static str, Check<C>)> {
         events::checks(),
         shared_receives::checks(),
         faults::checks(),
+        datagrams::checks(),
+        datagram_faults::checks(),
         stress::checks(),
     ]
     .concat()

@@ -140,8 +140,8 @@ fn capabilities(
 ) -> Capabilities {
     Capabilities {
         shared_receive_queue: basic.max_srq > 0,
-        // UD queue pairs are not offered through this interface yet.
-        unreliable_datagram: false,
+        // By the specification every host channel adapter has them.
+        unreliable_datagram: true,
         atomics: basic.atomic_cap != sys::IBV_ATOMIC_NONE,
         on_demand_paging: extended.odp_caps.general_caps & u64::from(sys::IBV_ODP_SUPPORT) != 0,
         completion_timestamps: extended.completion_timestamp_mask != 0,

@@ -1,4 +1,4 @@
-//! What connecting needs: timers in the device's code, and the attributes of the state changes.
+//! What connecting and activating need: timers in the device's code, and the attributes of the state changes.
 
 use std::time::Duration;
 
@@ -68,6 +68,20 @@ fn receiver_not_ready(time: Duration) -> Option<u8> {
     let wanted = time.as_nanos().div_ceil(10_000);
     let at = RECEIVER_NOT_READY_10_US.iter().position(|&step| wanted <= u128::from(step))?;
     u8::try_from((at + 1) % 32).ok()
+}
+
+/// An UD queue pair: init to ready-to-receive.
+pub(super) fn ready_for_datagrams(queue_key: u32) -> (ibv_qp_attr, sys::ibv_qp_attr_mask) {
+    let attr =
+        ibv_qp_attr { qp_state: sys::IBV_QPS_RTR, qkey: queue_key, ..ibv_qp_attr::default() };
+    (attr, sys::IBV_QP_STATE | sys::IBV_QP_QKEY)
+}
+
+/// An UD queue pair: ready-to-receive to ready-to-send.
+pub(super) fn ready_to_send_datagrams(own_psn: u32) -> (ibv_qp_attr, sys::ibv_qp_attr_mask) {
+    let attr =
+        ibv_qp_attr { qp_state: sys::IBV_QPS_RTS, sq_psn: own_psn, ..ibv_qp_attr::default() };
+    (attr, sys::IBV_QP_STATE | sys::IBV_QP_SQ_PSN)
 }
 
 /// Init to ready-to-receive.

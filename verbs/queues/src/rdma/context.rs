@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::address_handle::AddressHandle;
 use super::completion_queue::CompletionQueue;
 use super::device::{Device, OpenDevice, ProtectionDomain};
 use super::device_list::{DeviceList, ListedDevice};
@@ -13,6 +14,7 @@ use super::queue_pair::QueuePair;
 use super::shared_receive_queue::SharedReceiveQueue;
 use super::{attributes, events, library};
 use crate::context::AsyncEvent;
+use crate::datagram::AddressVector;
 use crate::device::DeviceAttributes;
 use crate::error::Error;
 use crate::memory::Access;
@@ -84,6 +86,7 @@ impl Context {
 impl crate::Context for Context {
     type CompletionQueue = CompletionQueue;
     type QueuePair = QueuePair;
+    type AddressHandle = AddressHandle;
     type SharedReceiveQueue = SharedReceiveQueue;
     type MemoryRegion = MemoryRegion;
 
@@ -101,6 +104,10 @@ impl crate::Context for Context {
 
     fn create_queue_pair(&self, init: &QueuePairInit<'_, Self>) -> Result<QueuePair, Error> {
         QueuePair::new(&self.device, init)
+    }
+
+    fn create_address_handle(&self, address: &AddressVector) -> Result<AddressHandle, Error> {
+        AddressHandle::new(&self.device, address)
     }
 
     fn alloc(&self, len: usize, access: Access) -> Result<MemoryRegion, Error> {

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::io;
 
-use super::work::{BATCH, Chain, DriverRequest, RequestLimits};
+use super::work::{BATCH, Chain, DriverRequest, Request, RequestLimits};
 use crate::error::{PostError, PostFailure};
 
 const ENOMEM: i32 = 12;
@@ -32,10 +32,10 @@ impl<Q, W: DriverRequest> Poster<Q, W> {
     ///
     /// # Safety
     /// `queue` is alive, and the memory in `requests` is the device's until they complete.
-    pub(super) unsafe fn post(
+    pub(super) unsafe fn post<R: Request<W>>(
         &mut self,
         queue: *mut Q,
-        requests: &[W::Request],
+        requests: &[R],
     ) -> Result<(), PostError> {
         let mut posted = 0;
         for batch in requests.chunks(BATCH) {

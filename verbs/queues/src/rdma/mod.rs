@@ -9,7 +9,8 @@
 //!   [`recorded`]: devices that are not here.
 //! - `mlx5`: what direct verbs of mlx5 add.
 //! - `device`, `context`: an opened device.
-//! - `queue_pair`, `connection`, `endpoint`: setting up connections.
+//! - `queue_pair`, `connection`, `endpoint`: setting up connections; `address_handle`: the ways of
+//!   datagrams.
 //! - `datapath`, `work`: posting; `completion_queue`: polling.
 //! - `shared_receive_queue`, `memory`, `events`: the other objects.
 //!
@@ -20,6 +21,7 @@
 //! # Ok::<(), netchannel_verbs::Error>(())
 //! ```
 
+mod address_handle;
 mod attributes;
 mod bindings;
 mod completion_queue;
@@ -39,6 +41,7 @@ pub mod recorded;
 mod shared_receive_queue;
 mod work;
 
+pub use address_handle::AddressHandle;
 pub use completion_queue::CompletionQueue;
 pub use context::{Context, OpenOptions, devices};
 pub use memory::MemoryRegion;

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use super::address_handle::AddressHandle;
 use super::bindings::{
     self as sys, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap, ibv_qp_init_attr, ibv_recv_wr,
     ibv_send_wr,
@@ -19,6 +20,7 @@ use super::endpoint::{ETHERNET, MAX_24_BITS, RcEndpoint};
 use super::library;
 use super::shared_receive_queue::OwnedSharedQueue;
 use super::work::RequestLimits;
+use crate::datagram::{self, Datagram, DatagramEndpoint, DatagramOptions};
 use crate::error::{Error, PostError, PostFailure};
 use crate::queue_pair::{ConnectOptions, Endpoint, QueuePairInit, QueuePairState, Service};
 use crate::source_port::SourcePort;
@@ -45,12 +47,15 @@ struct OwnedPair {
     shared_receives: Option<Arc<OwnedSharedQueue>>,
 }
 
-/// A reliable connection; see [`crate::QueuePair`].
+/// A reliable connection, or a queue pair for datagrams; see [`crate::QueuePair`].
 pub struct QueuePair {
     owner: OwnedPair,
     raw: NonNull<ibv_qp>,
     number: u32,
     psn: u32,
+    service: Service,
+    /// Of an UD queue pair, once it is activated.
+    queue_key: u32,
     phase: Phase,
     source_port: Option<SourcePort>,
     sends: Poster<ibv_qp, ibv_send_wr>,
@@ -74,12 +79,6 @@ impl QueuePair {
         device: &Arc<Device>,
         init: &QueuePairInit<'_, Context>,
     ) -> Result<Self, Error> {
-        match init.service {
-            Service::ReliableConnection => {}
-            Service::UnreliableDatagram => {
-                return Err(device.unsupported("make unreliable datagram (UD) queue pairs yet"));
-            }
-        }
         check_sizes(device, init)?;
         // SAFETY: the context is open; drivers fill its table once, before that.
         let (post_send, post_receive) = unsafe {
@@ -104,7 +103,10 @@ impl QueuePair {
                 max_recv_sge: if own_receives { slices } else { 0 },
                 max_inline_data: init.inline_bytes,
             },
-            qp_type: sys::IBV_QPT_RC,
+            qp_type: match init.service {
+                Service::ReliableConnection => sys::IBV_QPT_RC,
+                Service::UnreliableDatagram => sys::IBV_QPT_UD,
+            },
             sq_sig_all: 0,
             ..ibv_qp_init_attr::default()
         };
@@ -118,13 +120,18 @@ impl QueuePair {
         };
         let limits = RequestLimits {
             max_inline: attr.cap.max_inline_data,
-            max_message: device.attributes.max_message,
+            max_message: match init.service {
+                Service::ReliableConnection => device.attributes.max_message,
+                Service::UnreliableDatagram => device.attributes.port.mtu,
+            },
             max_slices: slices,
         };
         let pair = Self {
             // SAFETY: the queue pair is alive.
             number: unsafe { (*raw.as_ptr()).qp_num },
             psn: random_psn(),
+            service: init.service,
+            queue_key: 0,
             owner,
             raw,
             phase: Phase::Made,
@@ -148,11 +155,13 @@ impl QueuePair {
                 | sys::IBV_ACCESS_REMOTE_READ,
             ..ibv_qp_attr::default()
         };
-        let mask = sys::IBV_QP_STATE
-            | sys::IBV_QP_PKEY_INDEX
-            | sys::IBV_QP_PORT
-            | sys::IBV_QP_ACCESS_FLAGS;
-        self.modify("ibv_modify_qp (init)", attr, mask)
+        let mask = sys::IBV_QP_STATE | sys::IBV_QP_PKEY_INDEX | sys::IBV_QP_PORT;
+        let of_service = match self.service {
+            Service::ReliableConnection => sys::IBV_QP_ACCESS_FLAGS,
+            // Zero until it is activated; nothing is received before that.
+            Service::UnreliableDatagram => sys::IBV_QP_QKEY,
+        };
+        self.modify("ibv_modify_qp (init)", attr, mask | of_service)
     }
 
     fn device(&self) -> &Device {
@@ -173,6 +182,18 @@ impl QueuePair {
         }
     }
 
+    fn check_new(&self, operation: &'static str, service: Service) -> Result<(), Error> {
+        if self.service != service {
+            let reason = format!("the queue pair's service is {:?}, not {service:?}", self.service);
+            return Err(Error::Invalid { operation, reason });
+        }
+        if self.phase != Phase::Made {
+            let reason = "the queue pair was connected or failed before".into();
+            return Err(Error::Invalid { operation, reason });
+        }
+        Ok(())
+    }
+
     fn modify(
         &self,
         operation: &'static str,
@@ -188,29 +209,35 @@ impl QueuePair {
 }
 
 impl crate::QueuePair for QueuePair {
+    type AddressHandle = AddressHandle;
+
     fn number(&self) -> u32 {
         self.number
     }
 
     fn endpoint(&self) -> Endpoint {
         let device = self.device();
-        RcEndpoint {
-            link_layer: device.limits.link_layer,
-            number: self.number,
-            psn: self.psn,
-            lid: device.limits.lid,
-            mtu: device.limits.mtu,
-            reads: device.limits.reads_served,
-            gid: device.attributes.port.gid.map_or([0; 16], |gid| gid.value),
+        let (number, lid) = (self.number, device.limits.lid);
+        let gid = device.attributes.port.gid.map_or([0; 16], |gid| gid.value);
+        match self.service {
+            Service::ReliableConnection => RcEndpoint {
+                link_layer: device.limits.link_layer,
+                number,
+                psn: self.psn,
+                lid,
+                mtu: device.limits.mtu,
+                reads: device.limits.reads_served,
+                gid,
+            }
+            .encode(),
+            Service::UnreliableDatagram => {
+                DatagramEndpoint { number, queue_key: self.queue_key, lid, gid }.encode()
+            }
         }
-        .encode()
     }
 
     fn connect(&mut self, peer: &Endpoint, options: &ConnectOptions) -> Result<(), Error> {
-        if self.phase != Phase::Made {
-            let reason = "the queue pair was connected or failed before".into();
-            return Err(Error::Invalid { operation: "connect", reason });
-        }
+        self.check_new("connect", Service::ReliableConnection)?;
         let timers = Timers::new(options)?;
         let peer = RcEndpoint::parse(peer)?;
         let device = &self.owner.device;
@@ -238,6 +265,18 @@ impl crate::QueuePair for QueuePair {
 
     fn source_port(&self) -> Option<SourcePort> {
         self.source_port
+    }
+
+    fn activate(&mut self, options: &DatagramOptions) -> Result<(), Error> {
+        self.check_new("activate", Service::UnreliableDatagram)?;
+        options.check()?;
+        let (attr, mask) = connection::ready_for_datagrams(options.queue_key);
+        self.modify("ibv_modify_qp (ready to receive)", attr, mask)?;
+        let (attr, mask) = connection::ready_to_send_datagrams(self.psn);
+        self.modify("ibv_modify_qp (ready to send)", attr, mask)?;
+        self.queue_key = options.queue_key;
+        self.phase = Phase::Connected;
+        Ok(())
     }
 
     fn state(&self) -> Result<QueuePairState, Error> {
@@ -274,11 +313,35 @@ impl crate::QueuePair for QueuePair {
     }
 
     unsafe fn post_send(&mut self, requests: &[SendRequest]) -> Result<(), PostError> {
+        if self.service != Service::ReliableConnection {
+            return Err(PostError { posted: 0, reason: datagram::NEEDS_ADDRESS });
+        }
         if self.phase != Phase::Connected {
             return Err(PostError { posted: 0, reason: PostFailure::WrongState });
         }
         // SAFETY: the queue pair is alive; the caller keeps the memory until completion.
         unsafe { self.sends.post(self.raw.as_ptr(), requests) }
+    }
+
+    unsafe fn post_datagrams(
+        &mut self,
+        datagrams: &[Datagram<'_, AddressHandle>],
+    ) -> Result<(), PostError> {
+        if self.service != Service::UnreliableDatagram {
+            return Err(PostError { posted: 0, reason: datagram::NEEDS_NO_ADDRESS });
+        }
+        if self.phase != Phase::Connected {
+            return Err(PostError { posted: 0, reason: PostFailure::WrongState });
+        }
+        // A handle of another protection domain would be the driver's memory in a foreign hand.
+        let device = &self.owner.device;
+        let own = datagrams.iter().take_while(|datagram| datagram.handle.is_of(device)).count();
+        // SAFETY: the queue pair is alive; the caller keeps memory and handles until completion.
+        unsafe { self.sends.post(self.raw.as_ptr(), &datagrams[..own]) }?;
+        if own < datagrams.len() {
+            return Err(PostError { posted: own, reason: datagram::FOREIGN_HANDLE });
+        }
+        Ok(())
     }
 
     unsafe fn post_receive(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {

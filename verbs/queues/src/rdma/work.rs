@@ -2,10 +2,12 @@
 
 use std::{mem::size_of, ptr};
 
+use super::address_handle::AddressHandle;
 use super::bindings::{
     self as sys, ibv_recv_wr, ibv_send_wr, ibv_send_wr__bindgen_ty_2__bindgen_ty_1 as RemoteRange,
-    ibv_sge, ibv_wc,
+    ibv_send_wr__bindgen_ty_2__bindgen_ty_3 as Receiver, ibv_sge, ibv_wc,
 };
+use crate::datagram::{self, Datagram};
 use crate::work::{
     LocalSlice, MAX_SLICES, Opcode, ReceiveRequest, SendOperation, SendRequest, Slices, Status,
     WorkCompletion,
@@ -37,12 +39,15 @@ pub(super) struct Filled {
 
 /// A request in the driver's form.
 pub(super) trait DriverRequest: Default + Clone {
-    type Request;
-    fn slices(request: &Self::Request) -> &Slices;
-    fn check(request: &Self::Request, limits: RequestLimits) -> Result<(), &'static str>;
-    fn write(&mut self, request: &Self::Request, slices: *mut ibv_sge, count: i32);
     /// `next` is null for the last one.
     fn link(&mut self, next: *mut Self);
+}
+
+/// A request in our form, which becomes the driver's `W`.
+pub(super) trait Request<W> {
+    fn slices(&self) -> &Slices;
+    fn check(&self, limits: RequestLimits) -> Result<(), &'static str>;
+    fn write(&self, place: &mut W, slices: *mut ibv_sge, count: i32);
 }
 
 impl<W: DriverRequest> Chain<W> {
@@ -54,18 +59,18 @@ impl<W: DriverRequest> Chain<W> {
     }
 
     /// Writes `requests`, at most [`BATCH`], up to the first invalid one.
-    pub(super) fn fill(&mut self, requests: &[W::Request], limits: RequestLimits) -> Filled {
+    pub(super) fn fill<R: Request<W>>(&mut self, requests: &[R], limits: RequestLimits) -> Filled {
         debug_assert!(requests.len() <= BATCH);
         let first = self.requests.as_mut_ptr();
         let places = self.requests.iter_mut().zip(self.slices.chunks_exact_mut(MAX_SLICES));
         let mut filled = Filled { len: 0, invalid: None };
         for ((place, slices), request) in places.zip(requests) {
-            if let Err(reason) = W::check(request, limits) {
+            if let Err(reason) = request.check(limits) {
                 filled.invalid = Some(reason);
                 break;
             }
-            let count = write_slices(slices, W::slices(request).as_slice());
-            place.write(request, slices.as_mut_ptr(), count);
+            let count = write_slices(slices, request.slices().as_slice());
+            request.write(place, slices.as_mut_ptr(), count);
             filled.len += 1;
             place.link(first.wrapping_add(filled.len));
         }
@@ -100,80 +105,101 @@ fn write_slices(places: &mut [ibv_sge], slices: &[LocalSlice]) -> i32 {
 }
 
 impl DriverRequest for ibv_send_wr {
-    type Request = SendRequest;
-
-    fn slices(request: &SendRequest) -> &Slices {
-        &request.local
-    }
-
-    fn check(request: &SendRequest, limits: RequestLimits) -> Result<(), &'static str> {
-        check_slices(&request.local, limits)?;
-        let bytes = request.local.bytes();
-        if bytes > u64::from(limits.max_message) {
-            return Err("longer than the port's largest message");
-        }
-        if request.inline && matches!(request.operation, SendOperation::Read { .. }) {
-            return Err("a READ cannot be inline");
-        }
-        if request.inline && bytes > u64::from(limits.max_inline) {
-            return Err("longer than the queue pair's inline size");
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, request: &SendRequest, slices: *mut ibv_sge, count: i32) {
-        self.wr_id = request.id;
-        self.sg_list = slices;
-        self.num_sge = count;
-        self.send_flags = 0;
-        for (wanted, flag) in [
-            (request.signaled, sys::IBV_SEND_SIGNALED),
-            (request.inline, sys::IBV_SEND_INLINE),
-            (request.solicited, sys::IBV_SEND_SOLICITED),
-        ] {
-            self.send_flags |= if wanted { flag } else { 0 };
-        }
-        self.opcode = match request.operation {
-            SendOperation::Send => sys::IBV_WR_SEND,
-            SendOperation::SendWithImmediate(immediate) => {
-                self.__bindgen_anon_1.imm_data = immediate.to_be();
-                sys::IBV_WR_SEND_WITH_IMM
-            }
-            SendOperation::Write { address, key } => {
-                self.wr.rdma = RemoteRange { remote_addr: address, rkey: key.0 };
-                sys::IBV_WR_RDMA_WRITE
-            }
-            SendOperation::Read { address, key } => {
-                self.wr.rdma = RemoteRange { remote_addr: address, rkey: key.0 };
-                sys::IBV_WR_RDMA_READ
-            }
-        };
-    }
-
     fn link(&mut self, next: *mut Self) {
         self.next = next;
     }
 }
 
 impl DriverRequest for ibv_recv_wr {
-    type Request = ReceiveRequest;
-
-    fn slices(request: &ReceiveRequest) -> &Slices {
-        &request.local
-    }
-
-    fn check(request: &ReceiveRequest, limits: RequestLimits) -> Result<(), &'static str> {
-        check_slices(&request.local, limits)
-    }
-
-    fn write(&mut self, request: &ReceiveRequest, slices: *mut ibv_sge, count: i32) {
-        self.wr_id = request.id;
-        self.sg_list = slices;
-        self.num_sge = count;
-    }
-
     fn link(&mut self, next: *mut Self) {
         self.next = next;
+    }
+}
+
+impl Request<ibv_send_wr> for SendRequest {
+    fn slices(&self) -> &Slices {
+        &self.local
+    }
+
+    fn check(&self, limits: RequestLimits) -> Result<(), &'static str> {
+        check_slices(&self.local, limits)?;
+        let bytes = self.local.bytes();
+        if bytes > u64::from(limits.max_message) {
+            return Err("longer than the port's largest message");
+        }
+        if self.inline && matches!(self.operation, SendOperation::Read { .. }) {
+            return Err("a READ cannot be inline");
+        }
+        if self.inline && bytes > u64::from(limits.max_inline) {
+            return Err("longer than the queue pair's inline size");
+        }
+        Ok(())
+    }
+
+    fn write(&self, place: &mut ibv_send_wr, slices: *mut ibv_sge, count: i32) {
+        place.wr_id = self.id;
+        place.sg_list = slices;
+        place.num_sge = count;
+        place.send_flags = 0;
+        for (wanted, flag) in [
+            (self.signaled, sys::IBV_SEND_SIGNALED),
+            (self.inline, sys::IBV_SEND_INLINE),
+            (self.solicited, sys::IBV_SEND_SOLICITED),
+        ] {
+            place.send_flags |= if wanted { flag } else { 0 };
+        }
+        place.opcode = match self.operation {
+            SendOperation::Send => sys::IBV_WR_SEND,
+            SendOperation::SendWithImmediate(immediate) => {
+                place.__bindgen_anon_1.imm_data = immediate.to_be();
+                sys::IBV_WR_SEND_WITH_IMM
+            }
+            SendOperation::Write { address, key } => {
+                place.wr.rdma = RemoteRange { remote_addr: address, rkey: key.0 };
+                sys::IBV_WR_RDMA_WRITE
+            }
+            SendOperation::Read { address, key } => {
+                place.wr.rdma = RemoteRange { remote_addr: address, rkey: key.0 };
+                sys::IBV_WR_RDMA_READ
+            }
+        };
+    }
+}
+
+/// `max_message` is the port's MTU here.
+impl Request<ibv_send_wr> for Datagram<'_, AddressHandle> {
+    fn slices(&self) -> &Slices {
+        &self.request.local
+    }
+
+    fn check(&self, limits: RequestLimits) -> Result<(), &'static str> {
+        datagram::check(&self.request, self.queue_key, limits.max_message)?;
+        self.request.check(limits)
+    }
+
+    fn write(&self, place: &mut ibv_send_wr, slices: *mut ibv_sge, count: i32) {
+        self.request.write(place, slices, count);
+        place.wr.ud = Receiver {
+            ah: self.handle.as_ptr(),
+            remote_qpn: self.queue_pair,
+            remote_qkey: self.queue_key,
+        };
+    }
+}
+
+impl Request<ibv_recv_wr> for ReceiveRequest {
+    fn slices(&self) -> &Slices {
+        &self.local
+    }
+
+    fn check(&self, limits: RequestLimits) -> Result<(), &'static str> {
+        check_slices(&self.local, limits)
+    }
+
+    fn write(&self, place: &mut ibv_recv_wr, slices: *mut ibv_sge, count: i32) {
+        place.wr_id = self.id;
+        place.sg_list = slices;
+        place.num_sge = count;
     }
 }
 
@@ -203,6 +229,10 @@ pub(super) fn completion(raw: &ibv_wc) -> WorkCompletion {
         immediate: carries_immediate
             .then(|| u32::from_be(unsafe { raw.__bindgen_anon_1.imm_data })),
         vendor_error: if status.is_success() { 0 } else { raw.vendor_err },
+        source_queue_pair: raw.src_qp,
+        source_lid: raw.slid,
+        service_level: raw.sl,
+        has_grh: raw.wc_flags & sys::IBV_WC_GRH != 0,
     }
 }
 
@@ -316,7 +346,7 @@ mod tests {
         assert_eq!(walk(&mut chain, BATCH).len(), BATCH);
         assert_eq!(chain.fill(&full[..3], LIMITS).len, 3);
         assert_eq!(walk(&mut chain, 3).len(), 3);
-        assert_eq!(chain.fill(&[], LIMITS).len, 0);
+        assert_eq!(chain.fill::<SendRequest>(&[], LIMITS).len, 0);
     }
 
     #[test]
@@ -356,7 +386,10 @@ mod tests {
             opcode: sys::IBV_WC_RECV,
             byte_len: 100,
             qp_num: 17,
-            wc_flags: sys::IBV_WC_WITH_IMM,
+            src_qp: 18,
+            wc_flags: sys::IBV_WC_WITH_IMM | sys::IBV_WC_GRH,
+            slid: 19,
+            sl: 2,
             vendor_err: 3,
             ..ibv_wc::default()
         };
@@ -369,6 +402,10 @@ mod tests {
             queue_pair: 17,
             immediate: Some(0x0102_0304),
             vendor_error: 0,
+            source_queue_pair: 18,
+            source_lid: 19,
+            service_level: 2,
+            has_grh: true,
         };
         assert_eq!(completion(&raw), received);
 

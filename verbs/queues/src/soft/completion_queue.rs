@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::arm::Alarm;
-use super::connection::Shared;
+use super::connection;
+use super::datagram;
 use super::device::{Device, locked};
 use super::service::Service;
 use super::shared_memory_failed;
@@ -18,7 +19,7 @@ use crate::work::WorkCompletion;
 #[derive(Debug)]
 pub(super) struct Completions {
     pub(super) alarm: Alarm,
-    queue_pairs: Mutex<Vec<Arc<Shared>>>,
+    queue_pairs: Mutex<Vec<Member>>,
     /// Changes with `queue_pairs`.
     version: AtomicU64,
     /// Completions that the queue pairs keep for it, and how many a NIC would have room for.
@@ -44,14 +45,59 @@ impl Completions {
         }
     }
 
-    pub(super) fn add(&self, queue_pair: &Arc<Shared>) {
-        locked(&self.queue_pairs).push(queue_pair.clone());
+    pub(super) fn add(&self, queue_pair: &(impl Into<Member> + Clone)) {
+        locked(&self.queue_pairs).push(queue_pair.clone().into());
         self.version.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn remove(&self, number: u32) {
-        locked(&self.queue_pairs).retain(|queue_pair| queue_pair.number != number);
+        locked(&self.queue_pairs).retain(|queue_pair| queue_pair.number() != number);
         self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A queue pair that completes here.
+#[derive(Clone, Debug)]
+pub(super) enum Member {
+    Connection(Arc<connection::Shared>),
+    Datagrams(Arc<datagram::Shared>),
+}
+
+impl From<Arc<connection::Shared>> for Member {
+    fn from(queue_pair: Arc<connection::Shared>) -> Self {
+        Self::Connection(queue_pair)
+    }
+}
+
+impl From<Arc<datagram::Shared>> for Member {
+    fn from(queue_pair: Arc<datagram::Shared>) -> Self {
+        Self::Datagrams(queue_pair)
+    }
+}
+
+impl Member {
+    fn number(&self) -> u32 {
+        match self {
+            Self::Connection(queue_pair) => queue_pair.number,
+            Self::Datagrams(queue_pair) => queue_pair.number,
+        }
+    }
+
+    fn is_delayed(&self) -> bool {
+        match self {
+            Self::Connection(queue_pair) => queue_pair.is_delayed(),
+            Self::Datagrams(queue_pair) => queue_pair.is_delayed(),
+        }
+    }
+
+    /// Takes out what completes on `queue`.
+    #[inline]
+    fn poll(&self, queue: &Completions, out: &mut [WorkCompletion]) -> usize {
+        match self {
+            Self::Connection(queue_pair) if queue_pair.needs_poll() => queue_pair.poll(queue, out),
+            Self::Datagrams(queue_pair) if queue_pair.needs_poll() => queue_pair.poll(queue, out),
+            _ => 0,
+        }
     }
 }
 
@@ -60,7 +106,7 @@ impl Completions {
 pub struct CompletionQueue {
     pub(super) shared: Arc<Completions>,
     /// A copy of `shared.queue_pairs` as of `version`, so that polling takes no lock for it.
-    queue_pairs: Vec<Arc<Shared>>,
+    queue_pairs: Vec<Member>,
     version: u64,
     /// Where the next poll begins, so that no queue pair starves the others.
     next: usize,
@@ -121,9 +167,7 @@ impl crate::CompletionQueue for CompletionQueue {
             }
             let queue_pair = &self.queue_pairs[self.next];
             self.next += 1;
-            if queue_pair.needs_poll() {
-                found += queue_pair.poll(&self.shared, &mut out[found..]);
-            }
+            found += queue_pair.poll(&self.shared, &mut out[found..]);
         }
         Ok(found)
     }

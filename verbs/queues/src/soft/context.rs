@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::completion_queue::CompletionQueue;
+use super::datagram::AddressHandle;
 use super::device::{self, MAX_WORK_REQUESTS};
 use super::options::SoftOptions;
 use super::queue_pair::{Parts, QueuePair};
@@ -13,10 +14,11 @@ use super::region::MemoryRegion;
 use super::service::Service;
 use super::shared_receive::SharedReceiveQueue;
 use crate::context::AsyncEvent;
+use crate::datagram::AddressVector;
 use crate::device::DeviceAttributes;
 use crate::error::Error;
 use crate::memory::Access;
-use crate::queue_pair::{QueuePairInit, Service as TransportService};
+use crate::queue_pair::QueuePairInit;
 
 /// A NIC in memory, opened. Each one is a device of its own, with its own keys and numbers.
 ///
@@ -65,6 +67,7 @@ fn limit(operation: &'static str, what: &str, value: u32, most: u32) -> Result<(
 impl crate::Context for Context {
     type CompletionQueue = CompletionQueue;
     type QueuePair = QueuePair;
+    type AddressHandle = AddressHandle;
     type SharedReceiveQueue = SharedReceiveQueue;
     type MemoryRegion = MemoryRegion;
 
@@ -85,12 +88,6 @@ impl crate::Context for Context {
 
     fn create_queue_pair(&self, init: &QueuePairInit<'_, Self>) -> Result<QueuePair, Error> {
         let operation = "creating a queue pair";
-        if init.service != TransportService::ReliableConnection {
-            return Err(Error::Unsupported {
-                device: self.attributes().name.clone(),
-                what: "carry unreliable datagrams",
-            });
-        }
         limit(operation, "the send capacity", init.send_capacity, MAX_WORK_REQUESTS)?;
         if init.shared_receive_queue.is_none() {
             limit(operation, "the receive capacity", init.receive_capacity, MAX_WORK_REQUESTS)?;
@@ -103,6 +100,7 @@ impl crate::Context for Context {
         }
         QueuePair::new(
             &self.service,
+            init.service,
             Parts {
                 send_queue: init.send_queue.shared.clone(),
                 receive_queue: init.receive_queue.shared.clone(),
@@ -111,6 +109,10 @@ impl crate::Context for Context {
                 receive_capacity: init.receive_capacity,
             },
         )
+    }
+
+    fn create_address_handle(&self, address: &AddressVector) -> Result<AddressHandle, Error> {
+        AddressHandle::new(&self.service, address)
     }
 
     fn alloc(&self, len: usize, access: Access) -> Result<MemoryRegion, Error> {

@@ -9,15 +9,18 @@ use netchannel_units::Bandwidth;
 
 use super::completion_queue::Completions;
 use super::connection::Shared;
+use super::datagram;
 use super::link::{Link, LinkModel};
 use super::lock::SpinLock;
+use super::neighbours::Question;
 use super::options::SoftOptions;
 use super::protocol::Token;
 use super::random::Random;
 use super::region::RegionTable;
+use super::service::name_of;
 use crate::context::AsyncEvent;
 use crate::device::{
-    Capabilities, DeviceAttributes, LinkLayer, PathEntropy, PortAttributes, Provider, WhyNot,
+    Capabilities, DeviceAttributes, Gid, LinkLayer, PathEntropy, PortAttributes, Provider, WhyNot,
 };
 use crate::error::Error;
 
@@ -35,10 +38,15 @@ const NUMBERS: u32 = (1 << 24) - 1;
 pub(super) struct Device {
     pub(super) attributes: DeviceAttributes,
     pub(super) options: SoftOptions,
+    /// Address of its port.
+    pub(super) gid: [u8; 16],
     /// Abstract name of the socket of the service thread.
     pub(super) name: Vec<u8>,
     pub(super) regions: RegionTable,
-    queue_pairs: Mutex<HashMap<u32, Weak<Shared>>>,
+    queue_pairs: Mutex<QueuePairs>,
+    /// For the service thread, which is woken for them.
+    questions: Mutex<Vec<Question>>,
+    pub(super) service_wake: Wake,
     completion_queues: Mutex<Vec<Weak<Completions>>>,
     events: Mutex<VecDeque<AsyncEvent>>,
     pub(super) event_wake: Wake,
@@ -51,6 +59,13 @@ pub(super) struct Device {
     pub(super) violations: AtomicU64,
 }
 
+/// All queue pairs, by number.
+#[derive(Debug, Default)]
+struct QueuePairs {
+    connections: HashMap<u32, Weak<Shared>>,
+    datagrams: HashMap<u32, Weak<datagram::Shared>>,
+}
+
 pub(super) fn shared_link(model: LinkModel, seed: u64) -> Arc<SpinLock<Link>> {
     Arc::new(SpinLock::new(Link::new(model, seed)))
 }
@@ -60,19 +75,23 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Device {
-    pub(super) fn new(options: SoftOptions, name: Vec<u8>) -> Result<Self, Error> {
+    pub(super) fn new(options: SoftOptions, gid: [u8; 16]) -> Result<Self, Error> {
         let mut random = Random::new(options.seed);
         let port_link = options.link.map(|model| shared_link(model, random.next()));
-        let event_wake =
-            Wake::new().map_err(super::shared_memory_failed("making an eventfd for events"))?;
+        let wake = || Wake::new().map_err(super::shared_memory_failed("making an eventfd"));
+        let mut attributes = attributes(&options);
+        attributes.port.gid = Some(Gid { index: 0, value: gid });
         Ok(Self {
-            attributes: attributes(&options),
-            name,
+            attributes,
+            gid,
+            name: name_of(&gid),
             regions: RegionTable::new(random.next())?,
             queue_pairs: Mutex::default(),
+            questions: Mutex::default(),
+            service_wake: wake()?,
             completion_queues: Mutex::default(),
             events: Mutex::default(),
-            event_wake,
+            event_wake: wake()?,
             next_number: AtomicU32::new(random.next() as u32),
             port_link,
             links_taken: AtomicUsize::new(0),
@@ -87,8 +106,10 @@ impl Device {
         let taken = locked(&self.queue_pairs);
         loop {
             let number = self.next_number.fetch_add(1, Ordering::Relaxed) & NUMBERS;
+            let is_taken =
+                taken.connections.contains_key(&number) || taken.datagrams.contains_key(&number);
             // 0 and 1 are the special queue pairs of InfiniBand.
-            if number > 1 && !taken.contains_key(&number) {
+            if number > 1 && !is_taken {
                 return number;
             }
         }
@@ -109,16 +130,40 @@ impl Device {
     }
 
     pub(super) fn add_queue_pair(&self, queue_pair: &Arc<Shared>) {
-        locked(&self.queue_pairs).insert(queue_pair.number, Arc::downgrade(queue_pair));
+        let mut queue_pairs = locked(&self.queue_pairs);
+        queue_pairs.connections.insert(queue_pair.number, Arc::downgrade(queue_pair));
+    }
+
+    pub(super) fn add_datagrams(&self, queue_pair: &Arc<datagram::Shared>) {
+        let mut queue_pairs = locked(&self.queue_pairs);
+        queue_pairs.datagrams.insert(queue_pair.number, Arc::downgrade(queue_pair));
     }
 
     pub(super) fn remove_queue_pair(&self, number: u32) {
-        locked(&self.queue_pairs).remove(&number);
+        let mut queue_pairs = locked(&self.queue_pairs);
+        queue_pairs.connections.remove(&number);
+        queue_pairs.datagrams.remove(&number);
+    }
+
+    /// The queue pair for datagrams of this number.
+    pub(super) fn datagrams(&self, number: u32) -> Option<Arc<datagram::Shared>> {
+        locked(&self.queue_pairs).datagrams.get(&number)?.upgrade()
+    }
+
+    /// Has the service thread ask for the ring from `source` to `key`.
+    pub(super) fn resolve(&self, source: &datagram::Shared, key: &datagram::Key) {
+        locked(&self.questions).push(Question { source: source.number, key: *key });
+        // It fails only for a descriptor that is not an eventfd, and ours is one.
+        let _ = self.service_wake.notify();
+    }
+
+    pub(super) fn take_questions(&self) -> Vec<Question> {
+        std::mem::take(&mut locked(&self.questions))
     }
 
     /// The queue pair of this number, if the token proves that its bearer may know it.
     pub(super) fn queue_pair(&self, number: u32, token: &Token) -> Option<Arc<Shared>> {
-        let queue_pair = locked(&self.queue_pairs).get(&number)?.upgrade()?;
+        let queue_pair = locked(&self.queue_pairs).connections.get(&number)?.upgrade()?;
         (queue_pair.token == *token).then_some(queue_pair)
     }
 
@@ -170,7 +215,11 @@ pub(super) fn attributes(options: &SoftOptions) -> DeviceAttributes {
         max_region: 1 << 40,
         max_message: MAX_MESSAGE,
         max_inline: options.inline_limit(),
-        capabilities: Capabilities { shared_receive_queue: true, ..Capabilities::default() },
+        capabilities: Capabilities {
+            shared_receive_queue: true,
+            unreliable_datagram: true,
+            ..Capabilities::default()
+        },
         rate_limit: Err(WhyNot::OtherDevice("the soft NIC paces no queue pair of its own")),
         path_entropy: PathEntropy::NoNetwork,
         mlx5: Err(WhyNot::OtherDevice("memory is no NIC")),

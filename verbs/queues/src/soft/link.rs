@@ -36,6 +36,9 @@ impl Default for LinkModel {
     }
 }
 
+/// Several messages at any rate that a host reaches, and little beside a retransmission timer.
+const LATENESS: Duration = Duration::from_micros(100);
+
 /// What a link has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkStatistics {
@@ -94,6 +97,11 @@ impl Link {
     /// One-way delay.
     pub fn delay(&self) -> Duration {
         self.model.delay
+    }
+
+    /// How long a datagram that is to be overtaken waits for its successor.
+    pub fn lateness(&self) -> Duration {
+        self.model.delay.max(LATENESS)
     }
 
     /// Time for `bytes` there and back again: a READ.

@@ -1,11 +1,12 @@
 //! The NIC in memory: queue pairs between threads and between processes of one host, without any
 //! device. No thread plays the NIC: the poster's core moves the bytes, and the receiver's poll
-//! matches them with its receives. Semantics, error semantics too, are those of a reliable connection
-//! on a real NIC.
+//! matches them with its receives. Semantics, error semantics too, are those of a real NIC.
 //!
 //! - [`context`]: the device, opened; [`options`]: how it is opened; [`clock`]: its time.
-//! - `queue_pair`: the handles; `connection`: the state machine over `send` (executes requests) and
-//!   `receive` (matches them).
+//! - `queue_pair`: the handles, `connected` those of connections; `connection`: their state machine
+//!   over `send` (executes requests; `send_queue`: what waits and what ended) and `receive` (matches
+//!   them).
+//! - `datagram`: the same for datagrams; `neighbours`: the devices that they go to.
 //! - `wire_ring`: one direction of a queue pair in shared memory; `arm`: waking sleepers.
 //! - `region`: registered memory and its keys; `peer`, `remote_access`: reaching a peer's memory.
 //! - `completion_queue`, `shared_receive`: the queues.
@@ -23,13 +24,16 @@ pub mod options;
 mod anonymous;
 mod arm;
 mod completion_queue;
+mod connected;
 mod connection;
+mod datagram;
 mod deferred;
 mod device;
 mod gather;
 #[cfg(test)]
 mod hostile;
 mod lock;
+mod neighbours;
 mod peer;
 mod protocol;
 mod queue_pair;
@@ -38,6 +42,7 @@ mod receive;
 mod region;
 mod remote_access;
 mod send;
+mod send_queue;
 mod service;
 mod shared_receive;
 mod wire_ring;
@@ -45,6 +50,7 @@ mod wire_ring;
 pub use clock::Clock;
 pub use completion_queue::CompletionQueue;
 pub use context::{Context, attributes};
+pub use datagram::{AddressHandle, DatagramStatistics};
 pub use link::{LinkModel, LinkStatistics};
 pub use options::SoftOptions;
 pub use queue_pair::QueuePair;

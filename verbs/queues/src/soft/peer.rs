@@ -228,22 +228,29 @@ fn unreachable(reason: &str) -> Error {
 }
 
 fn connect_socket(name: &[u8]) -> Result<OwnedFd, Error> {
-    let os = |operation, errno: Errno| Error::errno(operation, errno.raw_os_error());
-    let address =
-        SocketAddrUnix::new_abstract_name(name).map_err(|_| unreachable("bad socket name"))?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .map_err(|errno| os("socket", errno))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match rustix::net::connect(&socket, &address) {
-            Ok(()) => return Ok(socket),
-            Err(Errno::INTR) => {}
+        match try_connect(name) {
+            Ok(socket) => return Ok(socket),
             // Its backlog is full: its service thread is behind.
             Err(Errno::AGAIN) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(1));
             }
             Err(errno) => return Err(unreachable(&format!("connecting: {errno}"))),
+        }
+    }
+}
+
+/// Connects to the device with this abstract socket name, at once or not at all.
+pub(super) fn try_connect(name: &[u8]) -> Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new_abstract_name(name)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
 }

@@ -1,31 +1,30 @@
-//! Handles of queue pairs: making, connecting, posting, closing.
+//! Handles of queue pairs: of connections and of those for datagrams.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
 
 use super::completion_queue::Completions;
-use super::connection::{Core, Remote, Shared};
-use super::deferred::Deferral;
-use super::device::shared_link;
+use super::connected::ConnectedPair;
+use super::datagram::{AddressHandle, DatagramPair, DatagramStatistics};
 use super::link::{LinkModel, LinkStatistics};
-use super::peer::Peer;
-use super::protocol::{Address, Request};
-use super::receive::ReceiveSide;
-use super::send::{Path, SendSide};
 use super::service::Service;
 use super::shared_receive::SharedReceives;
+#[cfg(test)]
 use super::wire_ring::Ring;
+use crate::datagram::{self, Datagram, DatagramOptions};
 use crate::error::{Error, PostError, PostFailure};
-use crate::queue_pair::{ConnectOptions, Endpoint, QueuePairState};
-use crate::work::{ReceiveRequest, SendRequest, Status};
+use crate::queue_pair::{ConnectOptions, Endpoint, QueuePairState, Service as TransportService};
+use crate::work::{ReceiveRequest, SendRequest};
 
 /// A queue pair of a NIC in memory.
 #[derive(Debug)]
 pub struct QueuePair {
-    shared: Arc<Shared>,
-    service: Arc<Service>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Connected(ConnectedPair),
+    Datagrams(DatagramPair),
 }
 
 /// What a queue pair is made of.
@@ -38,205 +37,168 @@ pub(super) struct Parts {
 }
 
 impl QueuePair {
-    pub(super) fn new(service: &Arc<Service>, parts: Parts) -> Result<Self, Error> {
-        let device = &service.device;
-        let ring = Ring::create().map_err(super::shared_memory_failed("making a wire ring"))?;
-        let token = super::random::token().map_err(|source| Error::Os {
-            operation: "reading /dev/urandom",
-            source,
-            hint: "",
-        })?;
-        let mut send = SendSide::new(parts.send_capacity);
-        let mut receive = ReceiveSide::new(parts.receive_capacity, parts.shared_receives);
-        send.link = device.new_link();
-        if device.options.deferred {
-            send.deferral = Some(Deferral::new(device.new_seed()));
-            receive.deferral = Some(Deferral::new(device.new_seed()));
-        }
-        let queues = [parts.send_queue, parts.receive_queue];
-        let core = Core::new(send, receive);
-        let shared = Arc::new(Shared::new(device, token, ring, queues, core));
-        device.add_queue_pair(&shared);
-        shared.send_queue.add(&shared);
-        if !Arc::ptr_eq(&shared.send_queue, &shared.receive_queue) {
-            shared.receive_queue.add(&shared);
-        }
-        Ok(Self { shared, service: service.clone() })
+    pub(super) fn new(
+        service: &Arc<Service>,
+        transport: TransportService,
+        parts: Parts,
+    ) -> Result<Self, Error> {
+        let kind = match transport {
+            TransportService::ReliableConnection => {
+                Kind::Connected(ConnectedPair::new(service, parts)?)
+            }
+            TransportService::UnreliableDatagram => {
+                Kind::Datagrams(DatagramPair::new(service, parts))
+            }
+        };
+        Ok(Self { kind })
     }
 
     /// Puts a link of its own before this queue pair's sends, instead of the port's.
     pub fn set_link(&mut self, model: LinkModel) {
-        let link = shared_link(model, self.shared.device.new_seed());
-        self.shared.core.lock().send.link = Some(link);
+        match &mut self.kind {
+            Kind::Connected(pair) => pair.set_link(model),
+            Kind::Datagrams(pair) => pair.set_link(model),
+        }
     }
 
     /// What the link before this queue pair has done, if there is a link model.
     pub fn link_statistics(&self) -> Option<LinkStatistics> {
-        let core = self.shared.core.lock();
-        core.send.link.as_ref().map(|link| link.lock().statistics())
+        match &self.kind {
+            Kind::Connected(pair) => pair.link_statistics(),
+            Kind::Datagrams(pair) => pair.link_statistics(),
+        }
+    }
+
+    /// What became of lost datagrams; nothing for a connection.
+    pub fn datagram_statistics(&self) -> Option<DatagramStatistics> {
+        match &self.kind {
+            Kind::Connected(_) => None,
+            Kind::Datagrams(pair) => Some(pair.statistics()),
+        }
     }
 
     #[cfg(test)]
     pub(super) fn incoming(&self) -> &Ring {
-        &self.shared.ring
+        self.connected().incoming()
     }
 
     #[cfg(test)]
     pub(super) fn outgoing(&self) -> Option<&Ring> {
-        self.shared.attachment().map(|attachment| &attachment.ring)
+        self.connected().outgoing()
     }
 
-    fn introduce(&self, address: &Address) -> Result<Arc<Peer>, Error> {
-        let shared = &self.shared;
-        let peer = self.service.peer(&address.name)?;
-        let mut fds: Vec<BorrowedFd<'_>> = vec![shared.ring.fd()];
-        for queue in [&shared.receive_queue, &shared.send_queue] {
-            fds.extend([queue.alarm.word_fd(), queue.alarm.fd()]);
+    #[cfg(test)]
+    fn connected(&self) -> &ConnectedPair {
+        match &self.kind {
+            Kind::Connected(pair) => pair,
+            Kind::Datagrams(_) => panic!("the test made a connection"),
         }
-        if Arc::ptr_eq(&shared.receive_queue, &shared.send_queue) {
-            fds.truncate(3);
+    }
+
+    /// The rings that its datagrams go into.
+    #[cfg(test)]
+    pub(super) fn with_datagram_rings(&self, look: impl FnMut(&Ring)) {
+        if let Kind::Datagrams(pair) = &self.kind {
+            pair.with_rings(look);
         }
-        let request = Request::Attach { number: address.number, token: address.token };
-        let (reply, _) = peer.ask(&request, &fds)?;
-        if reply.refused != 0 {
-            let reason = "there is no such queue pair, or it is connected already".into();
-            return Err(Error::BadEndpoint { reason });
-        }
-        Ok(peer)
     }
 }
 
-/// The longest copy (1 GiB) takes about this long; a peer that takes longer was stopped in the middle.
-const LAST_COPY: Duration = Duration::from_millis(500);
+fn wrong_service<T>(operation: &'static str, reason: &str) -> Result<T, Error> {
+    Err(Error::Invalid { operation, reason: reason.into() })
+}
 
-fn refused<T>(posted: usize, reason: PostFailure) -> Result<T, PostError> {
-    Err(PostError { posted, reason })
+fn refused<T>(reason: PostFailure) -> Result<T, PostError> {
+    Err(PostError { posted: 0, reason })
 }
 
 impl crate::QueuePair for QueuePair {
+    type AddressHandle = AddressHandle;
+
     fn number(&self) -> u32 {
-        self.shared.number
+        match &self.kind {
+            Kind::Connected(pair) => pair.number(),
+            Kind::Datagrams(pair) => pair.number(),
+        }
     }
 
     fn endpoint(&self) -> Endpoint {
-        let name = self.shared.device.name.clone();
-        let (number, token) = (self.shared.number, self.shared.token);
-        Address { name, number, token }.to_endpoint()
+        match &self.kind {
+            Kind::Connected(pair) => pair.endpoint(),
+            Kind::Datagrams(pair) => pair.endpoint(),
+        }
     }
 
     fn connect(&mut self, peer: &Endpoint, options: &ConnectOptions) -> Result<(), Error> {
-        let invalid =
-            |reason: String| Err(Error::Invalid { operation: "connecting a queue pair", reason });
-        if options.retries > 6 || options.receiver_not_ready_retries > 7 {
-            return invalid("retries are 0 to 6, receiver-not-ready retries 0 to 7".into());
+        match &mut self.kind {
+            Kind::Connected(pair) => pair.connect(peer, options),
+            Kind::Datagrams(_) => {
+                wrong_service("connect", "a queue pair for datagrams has no peer: activate it")
+            }
         }
-        let state = self.shared.core.lock().state;
-        if state != QueuePairState::Init {
-            return invalid(format!("it is in the state {state:?}, not Init"));
+    }
+
+    fn activate(&mut self, options: &DatagramOptions) -> Result<(), Error> {
+        match &mut self.kind {
+            Kind::Connected(_) => {
+                wrong_service("activate", "a connection needs a peer: connect it")
+            }
+            Kind::Datagrams(pair) => pair.activate(options),
         }
-        let address = Address::from_endpoint(peer)?;
-        let peer = self.introduce(&address)?;
-        let mut core = self.shared.core.lock();
-        let remote = Remote { peer, number: address.number, token: address.token };
-        if core.state != QueuePairState::Init || self.shared.remote.set(remote).is_err() {
-            return invalid("it was connected by somebody else meanwhile".into());
-        }
-        core.send.path = Path {
-            ack_timeout: options.ack_timeout,
-            retries: options.retries,
-            not_ready_retries: options.receiver_not_ready_retries,
-        };
-        core.receive.not_ready_timer = options.receiver_not_ready_timer;
-        core.state = QueuePairState::ReadyToSend;
-        Ok(())
     }
 
     fn state(&self) -> Result<QueuePairState, Error> {
-        Ok(self.shared.core.lock().state)
+        Ok(match &self.kind {
+            Kind::Connected(pair) => pair.state(),
+            Kind::Datagrams(pair) => pair.state(),
+        })
     }
 
     fn fail(&mut self) -> Result<(), Error> {
-        let mut core = self.shared.core.lock();
-        core.fail(&self.shared, Status::Flushed);
-        self.shared.publish_hints(&mut core);
+        match &mut self.kind {
+            Kind::Connected(pair) => pair.fail(),
+            Kind::Datagrams(pair) => pair.fail(),
+        }
         Ok(())
     }
 
     fn max_inline(&self) -> u32 {
-        self.shared.inline_limit
+        match &self.kind {
+            Kind::Connected(pair) => pair.inline_limit(),
+            Kind::Datagrams(pair) => pair.inline_limit(),
+        }
     }
 
+    #[inline]
     unsafe fn post_send(&mut self, requests: &[SendRequest]) -> Result<(), PostError> {
-        let shared = &*self.shared;
-        let mut core = shared.core.lock();
-        if core.state != QueuePairState::ReadyToSend {
-            return refused(0, PostFailure::WrongState);
+        match &mut self.kind {
+            // SAFETY: the caller's word.
+            Kind::Connected(pair) => unsafe { pair.post_send(requests) },
+            Kind::Datagrams(_) => refused(datagram::NEEDS_ADDRESS),
         }
-        let mut result = Ok(());
-        for (posted, request) in requests.iter().enumerate() {
-            if core.send.is_full() {
-                // Unsignalled requests leave without being polled.
-                let _ = core.send.reap(shared);
-                if core.send.is_full() {
-                    result = refused(posted, PostFailure::QueueFull);
-                    break;
-                }
-            }
-            if let Err(reason) = core.send.post(shared, request) {
-                result = refused(posted, reason);
-                break;
-            }
-        }
-        core.send.end_batch(shared);
-        if core.send.completes_now() {
-            shared.send_queue.alarm.notify_if_armed();
-        }
-        shared.publish_hints(&mut core);
-        result
     }
 
+    #[inline]
+    unsafe fn post_datagrams(
+        &mut self,
+        datagrams: &[Datagram<'_, AddressHandle>],
+    ) -> Result<(), PostError> {
+        match &mut self.kind {
+            Kind::Connected(_) => refused(datagram::NEEDS_NO_ADDRESS),
+            // SAFETY: the caller's word.
+            Kind::Datagrams(pair) => unsafe { pair.post_datagrams(datagrams) },
+        }
+    }
+
+    #[inline]
     unsafe fn post_receive(&mut self, requests: &[ReceiveRequest]) -> Result<(), PostError> {
-        let shared = &*self.shared;
-        let mut core = shared.core.lock();
-        let receive = &mut core.receive;
-        if receive.shared.is_some() {
-            return refused(0, PostFailure::Invalid("it takes receives from a shared queue"));
+        match &mut self.kind {
+            Kind::Connected(pair) => pair.post_receive(requests),
+            Kind::Datagrams(pair) => pair.post_receive(requests),
         }
-        let room = receive.capacity - receive.queue.len().min(receive.capacity);
-        let posted = requests.len().min(room);
-        receive.queue.extend(&requests[..posted]);
-        let waiting = receive.is_waiting();
-        if core.state == QueuePairState::Error {
-            core.receive.flush(shared);
-            shared.publish_hints(&mut core);
-        }
-        drop(core);
-        if waiting {
-            fence(Ordering::SeqCst);
-            shared.receive_queue.alarm.notify_if_armed();
-        }
-        if posted < requests.len() { refused(posted, PostFailure::QueueFull) } else { Ok(()) }
     }
 
     fn close(self) -> Result<(), Error> {
         Ok(())
-    }
-}
-
-impl Drop for QueuePair {
-    fn drop(&mut self) {
-        let shared = &self.shared;
-        shared.device.remove_queue_pair(shared.number);
-        let mut core = shared.core.lock();
-        core.fail(shared, Status::Flushed);
-        shared.keep(&mut core, [0; 2]);
-        drop(core);
-        shared.send_queue.remove(shared.number);
-        shared.receive_queue.remove(shared.number);
-        // Who destroys a queue pair may reuse its memory: let the peer finish its copy.
-        let deadline = Instant::now() + LAST_COPY;
-        while shared.is_peer_inside() && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
     }
 }

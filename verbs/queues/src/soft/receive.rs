@@ -136,7 +136,7 @@ impl ReceiveSide {
             match slot.kind {
                 Kind::Send => {}
                 Kind::Violation => return Err(Fault::Violation),
-                Kind::Unknown => return Err(Fault::Rubbish),
+                Kind::Datagram | Kind::Unknown => return Err(Fault::Rubbish),
             }
             if !self.on_segment(qp, &slot)? {
                 break;
@@ -186,7 +186,7 @@ impl ReceiveSide {
             bytes: message.total,
             queue_pair: qp.number,
             immediate: slot.has(flag::IMMEDIATE).then_some(slot.immediate),
-            vendor_error: 0,
+            ..WorkCompletion::default()
         });
         Ok(true)
     }

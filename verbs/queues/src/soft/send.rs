@@ -6,21 +6,20 @@
 //! matched by the peer. What cannot be executed yet (no ring yet, ring full) is *pending*.
 
 use std::collections::VecDeque;
-use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::connection::Shared;
-use super::deferred::{Deferral, checksum, poison};
+use super::deferred::Deferral;
 use super::gather::Cursor;
 use super::link::Link;
 use super::lock::SpinLock;
 use super::remote_access::RegionCache;
+use super::send_queue::{Completed, Waiting};
 use super::wire_ring::{IN_SLOT, Kind, Refusal, SEGMENT, Sender, Slot, flag};
 use crate::error::PostFailure;
-use crate::memory::Access;
-use crate::work::{LocalSlice, Opcode, SendOperation, SendRequest, Slices, Status, WorkCompletion};
+use crate::work::{Opcode, SendOperation, SendRequest, Status, WorkCompletion};
 
 mod execute;
 
@@ -29,7 +28,7 @@ pub(super) struct SendSide {
     capacity: usize,
     outstanding: VecDeque<Outstanding>,
     pending: VecDeque<Pending>,
-    pub(super) completions: VecDeque<Finished>,
+    pub(super) completions: Completed,
     sender: Sender,
     pub(super) regions: RegionCache,
     /// A request failed: nothing after it is executed.
@@ -47,9 +46,6 @@ pub(super) struct SendSide {
     /// The request in front has been executed, but its acknowledgement is still on the way.
     early: bool,
     pub(super) deferral: Option<Deferral>,
-    /// Finished requests whose slots are not free yet: see `Finished`.
-    held: usize,
-    unsignaled: usize,
 }
 
 /// What the sender does when the peer does not answer.
@@ -58,13 +54,6 @@ pub(super) struct Path {
     pub(super) ack_timeout: Duration,
     pub(super) retries: u8,
     pub(super) not_ready_retries: u8,
-}
-
-/// A completion and the slots of the send queue that are free once it was polled.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Finished {
-    pub(super) completion: WorkCompletion,
-    slots: usize,
 }
 
 /// An executed request.
@@ -84,13 +73,9 @@ struct Outstanding {
 /// A request that waits.
 #[derive(Debug)]
 struct Pending {
-    request: SendRequest,
-    /// The bytes of an inline request.
-    owned: Option<Box<[u8]>>,
+    waiting: Waiting,
     /// Bytes sent already.
     done: u32,
-    /// Sum of the source when it was posted (deferred mode).
-    sum: Option<u64>,
 }
 
 /// What became of a request.
@@ -109,7 +94,7 @@ impl SendSide {
             capacity,
             outstanding: VecDeque::with_capacity(capacity),
             pending: VecDeque::new(),
-            completions: VecDeque::new(),
+            completions: Completed::default(),
             sender: Sender::new(),
             regions: RegionCache::default(),
             halted: false,
@@ -121,8 +106,6 @@ impl SendSide {
             ready: 0,
             early: false,
             deferral: None,
-            held: 0,
-            unsignaled: 0,
         }
     }
 
@@ -137,7 +120,7 @@ impl SendSide {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.outstanding.len() + self.pending.len() + self.held >= self.capacity
+        self.outstanding.len() + self.pending.len() + self.completions.held() >= self.capacity
     }
 
     /// Whether there is work that only polling or time brings on.
@@ -149,16 +132,7 @@ impl SendSide {
     /// Takes out completions that may be seen now.
     #[inline]
     pub(super) fn take(&mut self, out: &mut [WorkCompletion]) -> usize {
-        let mut count = self.completions.len();
-        if let Some(deferral) = &mut self.deferral {
-            count = deferral.release(count);
-        }
-        let count = count.min(out.len());
-        for (place, finished) in out.iter_mut().zip(self.completions.drain(..count)) {
-            *place = finished.completion;
-            self.held -= finished.slots;
-        }
-        count
+        self.completions.take(out, self.deferral.as_mut())
     }
 
     /// Whether a request that was executed while posting has completed already.
@@ -187,23 +161,9 @@ impl SendSide {
 
     #[cold]
     fn queue(&mut self, qp: &Shared, request: &SendRequest, done: u32) {
-        let slices = request.local.as_slice();
-        let watched = self.deferral.is_some()
-            && !request.inline
-            && !matches!(request.operation, SendOperation::Read { .. })
-            && qp.device.regions.check(slices, Access::empty()).is_ok();
-        // SAFETY: the slices lie in registered memory, and the poster's word is that it stays valid.
-        let sum = watched.then(|| unsafe { checksum(slices) });
-        let owned = request.inline.then(|| {
-            let mut bytes = vec![0u8; request.local.bytes() as usize].into_boxed_slice();
-            if let Some(start) = ptr::NonNull::new(bytes.as_mut_ptr()) {
-                let mut source = Cursor::new(slices, 0);
-                // SAFETY: the poster's word for inline sources; the box has room for all of them.
-                unsafe { source.copy_out(start, bytes.len() as u32) };
-            }
-            bytes
-        });
-        self.pending.push_back(Pending { request: *request, owned, done, sum });
+        // SAFETY: the poster's word.
+        let waiting = unsafe { Waiting::new(&qp.device, request) };
+        self.pending.push_back(Pending { waiting, done });
     }
 
     /// Executes what waited, as far as it goes.
@@ -214,28 +174,15 @@ impl SendSide {
             && let Some(mut pending) = self.pending.pop_front()
         {
             steps -= 1;
-            let slices = pending.request.local.as_slice();
-            // SAFETY: as in `queue`; the request has not completed.
-            if pending.sum.is_some_and(|sum| sum != unsafe { checksum(slices) }) {
-                let length = pending.request.local.bytes() as usize;
-                pending.owned = Some(poison(&qp.device, pending.request.id, length));
-                pending.sum = None;
-            }
-            let local = match &pending.owned {
-                Some(bytes) => Slices::one(LocalSlice {
-                    address: bytes.as_ptr() as u64,
-                    length: bytes.len() as u32,
-                    local_key: 0,
-                }),
-                None => pending.request.local,
-            };
-            let Pending { request, owned, done, .. } = &mut pending;
-            let execution = self.execute(qp, request, &local, owned.is_none(), done);
+            let local = pending.waiting.source(&qp.device);
+            let Pending { waiting, done } = &mut pending;
+            let keyed = !waiting.is_owned();
+            let execution = self.execute(qp, &waiting.request, &local, keyed, done);
             if execution == Execution::Blocked {
                 self.pending.push_front(pending);
                 return;
             }
-            self.finish(qp, &pending.request, execution);
+            self.finish(qp, &pending.waiting.request, execution);
         }
     }
 
@@ -280,6 +227,7 @@ impl SendSide {
                 len: 0,
                 immediate: 0,
                 total: 0,
+                queue_key: 0,
                 arrival: 0,
             };
             // There is always one slot left for it: see `has_room`.
@@ -313,7 +261,7 @@ impl SendSide {
             }
             self.outstanding.pop_front();
             if first.signaled {
-                self.complete(WorkCompletion {
+                self.completions.push(WorkCompletion {
                     id: first.id,
                     status: Status::Success,
                     opcode: first.opcode,
@@ -321,9 +269,8 @@ impl SendSide {
                     queue_pair: qp.number,
                     ..WorkCompletion::default()
                 });
-            } else if self.deferral.is_some() {
-                self.unsignaled += 1;
-                self.held += 1;
+            } else {
+                self.completions.skip(self.deferral.is_some());
             }
         }
         match refusal {
@@ -346,13 +293,13 @@ impl SendSide {
             let id = match (self.outstanding.pop_front(), self.pending.front()) {
                 (Some(executed), _) => executed.id,
                 (None, Some(pending)) => {
-                    let id = pending.request.id;
+                    let id = pending.waiting.request.id;
                     self.pending.pop_front();
                     id
                 }
                 (None, None) => return,
             };
-            self.complete(WorkCompletion {
+            self.completions.push(WorkCompletion {
                 id,
                 status,
                 queue_pair: qp.number,
@@ -360,15 +307,6 @@ impl SendSide {
             });
             status = Status::Flushed;
         }
-    }
-
-    #[inline]
-    fn complete(&mut self, completion: WorkCompletion) {
-        // With it the slots of the silent requests before it are free (deferred mode only: else they
-        // were free at once).
-        let slots = 1 + std::mem::take(&mut self.unsignaled);
-        self.held += 1;
-        self.completions.push_back(Finished { completion, slots });
     }
 }
 

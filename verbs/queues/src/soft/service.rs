@@ -1,5 +1,6 @@
-//! The set-up thread of a device: it takes rings and questions from peers and notices when they hang
-//! up. It sleeps in `epoll_wait` otherwise and has no part in moving data.
+//! The set-up thread of a device: it takes rings and questions from peers, asks for the rings of
+//! datagrams and notices when peers hang up. It sleeps in `epoll_wait` otherwise and has no part in
+//! moving data.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,17 +10,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netchannel_shared_memory::passing;
-use netchannel_shared_memory::wake::Wake;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::connection::Attachment;
 use super::device::{Device, locked};
+use super::neighbours::Neighbours;
 use super::options::SoftOptions;
 use super::peer::Peer;
 use super::protocol::{MAX_MESSAGE, Reply, Request};
-use super::{random, shared_memory_failed};
+use super::random;
 use crate::error::Error;
 
 /// Peers that connect at once.
@@ -28,7 +29,7 @@ const BACKLOG: i32 = 1024;
 const MAX_FDS: usize = 5;
 
 const LISTENER: u64 = 0;
-const STOP: u64 = 1;
+const WAKE: u64 = 1;
 const FIRST: u64 = 2;
 
 /// A device with its thread; the thread ends when the last object of the device has gone.
@@ -42,7 +43,6 @@ pub(super) struct Service {
 #[derive(Debug)]
 struct Sockets {
     epoll: OwnedFd,
-    stop: Wake,
     stopping: AtomicBool,
     peers: Mutex<Peers>,
 }
@@ -54,8 +54,19 @@ struct Peers {
     next_id: u64,
 }
 
-/// Marks the epoll data of sockets that we opened.
+/// Marks the epoll data of sockets that we opened to peers of connections,
 const OURS: u64 = 1 << 63;
+/// and to receivers of datagrams.
+const NEIGHBOURS: u64 = 1 << 62;
+
+/// Marks GIDs of this provider: the local range of IPv6 (RFC 4193), as they never leave the host.
+const LOCAL: u8 = 0xfd;
+
+/// The abstract socket name of the device with this GID.
+pub(super) fn name_of(gid: &[u8; 16]) -> Vec<u8> {
+    let digits: String = gid.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("netchannel-soft-{digits}").into_bytes()
+}
 
 fn os(operation: &'static str) -> impl FnOnce(Errno) -> Error {
     move |errno| Error::errno(operation, errno.raw_os_error())
@@ -63,29 +74,28 @@ fn os(operation: &'static str) -> impl FnOnce(Errno) -> Error {
 
 impl Service {
     pub(super) fn start(options: SoftOptions) -> Result<Self, Error> {
-        let token = random::token().map_err(|source| Error::Os {
+        let mut gid = random::token().map_err(|source| Error::Os {
             operation: "reading /dev/urandom",
             source,
             hint: "",
         })?;
-        let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("netchannel-soft-{}-{token}", std::process::id()).into_bytes();
-        let listener = listen(&name)?;
-        let device = Arc::new(Device::new(options, name)?);
+        gid[0] = LOCAL;
+        let device = Arc::new(Device::new(options, gid)?);
+        let listener = listen(&device.name)?;
         let sockets = Arc::new(Sockets {
             epoll: epoll::create(CreateFlags::CLOEXEC).map_err(os("epoll_create1"))?,
-            stop: Wake::new().map_err(shared_memory_failed("making an eventfd"))?,
             stopping: AtomicBool::new(false),
             peers: Mutex::default(),
         });
         sockets.watch(listener.as_fd(), LISTENER, EventFlags::IN)?;
-        sockets.watch(sockets.stop.fd(), STOP, EventFlags::IN)?;
+        sockets.watch(device.service_wake.fd(), WAKE, EventFlags::IN)?;
         let worker = Worker {
             device: device.clone(),
             sockets: sockets.clone(),
             listener,
             connections: HashMap::new(),
             next: FIRST,
+            neighbours: Neighbours::new(NEIGHBOURS),
         };
         let thread = std::thread::Builder::new()
             .name("soft-nic".into())
@@ -124,7 +134,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        let _ = self.shared.stop.notify();
+        let _ = self.device.service_wake.notify();
         if let Some(thread) = self.thread.take() {
             // The worker never panics; if it did, its sockets are closed all the same.
             let _ = thread.join();
@@ -152,8 +162,22 @@ struct Worker {
     device: Arc<Device>,
     sockets: Arc<Sockets>,
     listener: OwnedFd,
-    connections: HashMap<u64, OwnedFd>,
+    connections: HashMap<u64, Connection>,
     next: u64,
+    neighbours: Neighbours,
+}
+
+/// A device that asks us.
+struct Connection {
+    socket: OwnedFd,
+    /// Told to the receivers of its datagrams.
+    up: Arc<AtomicBool>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.up.store(false, Ordering::Release);
+    }
 }
 
 impl Worker {
@@ -180,10 +204,21 @@ impl Worker {
 
     fn on_event(&mut self, event: &Event) {
         match event.data.u64() {
-            STOP => {}
+            WAKE => self.on_wake(),
             LISTENER => self.on_connection(),
+            id if id & NEIGHBOURS != 0 => self.neighbours.on_event(&self.device, id),
             id if id & OURS != 0 => self.on_hang_up(id),
             id => self.on_request(id),
+        }
+    }
+
+    fn on_wake(&mut self) {
+        // Before the questions are taken: a later one wakes anew.
+        let _ = self.device.service_wake.drain();
+        for question in self.device.take_questions() {
+            let watch =
+                |socket: BorrowedFd<'_>, id| self.sockets.watch(socket, id, EventFlags::IN).is_ok();
+            self.neighbours.ask(&self.device, question, watch);
         }
     }
 
@@ -195,7 +230,8 @@ impl Worker {
             return;
         };
         if self.sockets.watch(socket.as_fd(), self.next, EventFlags::IN).is_ok() {
-            self.connections.insert(self.next, socket);
+            let up = Arc::new(AtomicBool::new(true));
+            self.connections.insert(self.next, Connection { socket, up });
         }
         self.next += 1;
     }
@@ -210,13 +246,17 @@ impl Worker {
 
     /// Answers one request; a peer that hung up or does not keep to the protocol is dropped.
     fn on_request(&mut self, id: u64) {
-        let Some(socket) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(&id) else { return };
         let mut bytes = [0; MAX_MESSAGE];
-        let received =
-            passing::receive_with_fds_within(socket.as_fd(), &mut bytes, MAX_FDS, Duration::ZERO);
+        let received = passing::receive_with_fds_within(
+            connection.socket.as_fd(),
+            &mut bytes,
+            MAX_FDS,
+            Duration::ZERO,
+        );
         let answered = received.ok().and_then(|(len, fds)| {
             let (sequence, request) = Request::decode(&bytes[..len])?;
-            self.answer(socket.as_fd(), sequence, &request, fds)
+            self.answer(connection, sequence, &request, fds)
         });
         if answered.is_none() {
             self.connections.remove(&id);
@@ -225,12 +265,13 @@ impl Worker {
 
     fn answer(
         &self,
-        socket: BorrowedFd<'_>,
+        connection: &Connection,
         sequence: u32,
         request: &Request,
         fds: Vec<OwnedFd>,
     ) -> Option<()> {
         let send = |reply: &Reply, fds: &[BorrowedFd<'_>]| {
+            let socket = connection.socket.as_fd();
             passing::send_with_fds_within(socket, &reply.encode(), fds, Duration::ZERO).ok()
         };
         let granted = Reply { sequence, ..Reply::default() };
@@ -242,6 +283,13 @@ impl Worker {
                     Attachment::from_fds(fds).is_some_and(|ring| queue_pair.attach(ring))
                 });
                 send(if attached { &granted } else { &refused }, &[])
+            }
+            Request::Datagrams { number, source } => {
+                let queue_pair = self.device.datagrams(number);
+                match queue_pair.and_then(|pair| pair.admit(source, &connection.up)) {
+                    Some(fds) => send(&granted, &fds.each_ref().map(|fd| fd.as_fd())),
+                    None => send(&refused, &[]),
+                }
             }
             Request::Map { number, token, key } => {
                 let known = self.device.queue_pair(number, &token).is_some();

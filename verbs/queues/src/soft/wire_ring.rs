@@ -1,11 +1,12 @@
-//! The wire of one direction of a queue pair: a ring of slots and a ring of payload bytes in one
+//! The wire of one direction of a queue pair, or from one queue pair for datagrams to another: a ring of slots and a ring of payload bytes in one
 //! sealed memfd. The receiver makes it; one sender and one receiver use it.
 //!
 //! ```text
 //! 0     receiver's line:  progress u64 (slots consumed), refusal u32
-//! 128   sender's line:    writing u32, retries u32
+//! 128   sender's line:    writing u32, retries u32, closed u32
 //! 4096  slots of 64 bytes: word 0 (lap | kind | flags), word 1 (length | immediate),
-//!                          word 2 (message length), up to 40 bytes of payload or the arrival time
+//!                          word 2 (message length | queue key), up to 40 bytes of payload or the
+//!                          arrival time
 //! then  payload bytes of messages above 40 bytes, in order, each segment on a line of its own
 //! ```
 //!
@@ -41,6 +42,7 @@ const PROGRESS: usize = 0;
 const REFUSAL: usize = 8;
 const WRITING: usize = 128;
 const RETRIES: usize = 132;
+const CLOSED: usize = 136;
 const SLOTS_AT: usize = 4096;
 const DATA_IN_SLOT: usize = 24;
 
@@ -51,6 +53,8 @@ pub(super) enum Kind {
     Send,
     /// The sender broke a rule of remote access: the receiver's queue pair fails too.
     Violation,
+    /// A datagram, its GRH in front.
+    Datagram,
     /// Rubbish.
     Unknown,
 }
@@ -60,6 +64,7 @@ impl Kind {
         match value {
             1 => Self::Send,
             2 => Self::Violation,
+            3 => Self::Datagram,
             _ => Self::Unknown,
         }
     }
@@ -68,6 +73,7 @@ impl Kind {
         match self {
             Self::Send => 1,
             Self::Violation => 2,
+            Self::Datagram => 3,
             Self::Unknown => 0,
         }
     }
@@ -84,6 +90,8 @@ pub(super) mod flag {
     pub(crate) const NOTIFY: u8 = 16;
     /// The slot holds an arrival time instead of payload.
     pub(crate) const TIMED: u8 = 32;
+    /// The next datagram overtakes this one, unless it comes after this one's arrival time.
+    pub(crate) const OVERTAKEN: u8 = 64;
 }
 
 /// Why the receiver takes no more slots: the fate of the first message not consumed.
@@ -130,6 +138,8 @@ pub(super) struct Slot {
     pub(super) immediate: u32,
     /// Bytes of the whole message.
     pub(super) total: u32,
+    /// That of the receiver of a datagram.
+    pub(super) queue_key: u32,
     /// Not to be seen before; nanoseconds, zero if the link has no model.
     pub(super) arrival: u64,
 }
@@ -223,6 +233,11 @@ impl Ring {
     /// One more than the receiver-not-ready retries of the sender; zero before it connected.
     pub(super) fn retries(&self) -> &AtomicU32 {
         self.word(RETRIES)
+    }
+
+    /// Non-zero when the sender of datagrams will send no more.
+    pub(super) fn closed(&self) -> &AtomicU32 {
+        self.word(CLOSED)
     }
 
     #[inline]

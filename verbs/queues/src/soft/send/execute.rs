@@ -117,6 +117,7 @@ impl SendSide {
                 len,
                 immediate: immediate.unwrap_or(0),
                 total,
+                queue_key: 0,
                 arrival,
             };
             self.sender.push(&attachment.ring, &slot, &mut source);

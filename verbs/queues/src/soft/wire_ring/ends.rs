@@ -90,7 +90,7 @@ impl Sender {
         }
         self.ends[(self.next % u64::from(SLOTS)) as usize] = self.tail;
         words[1].store(u64::from(slot.len) | u64::from(slot.immediate) << 32, Ordering::Relaxed);
-        words[2].store(u64::from(slot.total), Ordering::Relaxed);
+        words[2].store(u64::from(slot.total) | u64::from(slot.queue_key) << 32, Ordering::Relaxed);
         let mut flags = slot.flags;
         if self.is_half_full() {
             flags |= flag::NOTIFY;
@@ -133,12 +133,14 @@ impl Receiver {
             return Ok(None);
         }
         let sizes = words[1].load(Ordering::Relaxed);
+        let whole = words[2].load(Ordering::Relaxed);
         let mut slot = Slot {
             kind: Kind::from_wire((head >> 32) as u8),
             flags: (head >> 40) as u8,
             len: sizes as u32,
             immediate: (sizes >> 32) as u32,
-            total: words[2].load(Ordering::Relaxed) as u32,
+            total: whole as u32,
+            queue_key: (whole >> 32) as u32,
             arrival: 0,
         };
         if slot.len > SEGMENT || slot.len > slot.total {
