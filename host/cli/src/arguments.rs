@@ -76,9 +76,18 @@ pub(crate) struct DevicesArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
-    /// Channels between the two hosts (1 to 64) [default: 4]
+    /// Channels between the two hosts for throughput streams (1 to 64) [default: 4]
     #[arg(long, value_name = "N")]
     pub(crate) channels: Option<u16>,
+
+    /// Channels between the two hosts for latency streams (1 to 8) [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) latency_channels: Option<u16>,
+
+    /// Groups of throughput Channels (1 to 16, at most --channels): a group is what one core can
+    /// poll, and a stream stays in one [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) groups: Option<u16>,
 
     /// How streams are spread over Channels: least-delay, round-robin or hash
     /// [default: least-delay]

@@ -49,6 +49,8 @@ impl Settings {
 impl EngineArgs {
     fn apply(&self, stack: &mut Config) {
         set(&mut stack.channels, self.channels);
+        set(&mut stack.latency_channels, self.latency_channels);
+        set(&mut stack.groups, self.groups);
         set(&mut stack.policy, self.policy);
         set(&mut stack.congestion, self.congestion.clone());
         set(&mut stack.poller, self.poller);
@@ -75,6 +77,8 @@ fn same(cli: &Cli, stack: &Config) -> Vec<String> {
         },
     );
     add("channels", stack.channels.to_string());
+    add("latency-channels", stack.latency_channels.to_string());
+    add("groups", stack.groups.to_string());
     add("policy", stack.policy.to_string());
     add("congestion", stack.congestion.to_string());
     add("poller", stack.poller.to_string());
@@ -96,6 +100,8 @@ struct File {
     device: Option<String>,
     log: Option<String>,
     channels: Option<u16>,
+    latency_channels: Option<u16>,
+    groups: Option<u16>,
     policy: Option<String>,
     congestion: Option<String>,
     poller: Option<String>,
@@ -183,6 +189,8 @@ impl File {
         Ok(Config {
             device: self.device.as_deref().map_or(DeviceChoice::Auto, DeviceChoice::from),
             channels: self.channels.unwrap_or(standard.channels),
+            latency_channels: self.latency_channels.unwrap_or(standard.latency_channels),
+            groups: self.groups.unwrap_or(standard.groups),
             policy: named::<Policy>(self.policy, "policy")?.unwrap_or(standard.policy),
             congestion: named::<Controller>(self.congestion, "congestion")?
                 .unwrap_or(standard.congestion),
@@ -272,6 +280,8 @@ mod tests {
             r#"
             device = "soft"
             channels = 8
+            latency_channels = 2
+            groups = 3
             policy = "round-robin"
             congestion = "fixed:1MiB"
             poller = "dedicated"
@@ -288,6 +298,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.device, DeviceChoice::Named("soft".into()));
         assert_eq!((config.channels, config.window, config.chunk), (8, 512 << 10, 64 << 10));
+        assert_eq!((config.latency_channels, config.groups), (2, 3));
         assert_eq!((config.policy, config.poller), (Policy::RoundRobin, Poller::Dedicated));
         assert_eq!(config.congestion.to_string(), "fixed:1048576");
         assert_eq!(config.keepalive.timeout, Duration::from_millis(900));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use netchannel::{Runtime, Stream, StreamOptions};
+use netchannel::{Class, Runtime, Stream, StreamOptions};
 use netchannel_workloads::child;
 use netchannel_workloads::netchannel::counters;
 use netchannel_workloads::transport::Counters;
@@ -107,7 +107,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Problem> {
 }
 
 fn report(runtime: &Runtime, stream: &Stream, sent: &Sent, elapsed: Duration) -> SendReport {
-    let counters = settled(runtime, sent.stream_bytes);
+    let counters = settled(runtime, stream.info().class, sent.stream_bytes);
     let seconds = elapsed.as_secs_f64();
     SendReport {
         tool: "send".into(),
@@ -125,10 +125,10 @@ fn report(runtime: &Runtime, stream: &Stream, sent: &Sent, elapsed: Duration) ->
 }
 
 /// The counters, once every byte of the stream is in them.
-fn settled(runtime: &Runtime, stream_bytes: u64) -> Counters {
+fn settled(runtime: &Runtime, class: Class, stream_bytes: u64) -> Counters {
     let deadline = Instant::now() + SETTLE;
     loop {
-        let now = counters(runtime);
+        let now = counters(runtime, class);
         let confirmed: u64 = now.per_channel.iter().map(|channel| channel.bytes).sum();
         if confirmed >= stream_bytes || Instant::now() >= deadline {
             return now;

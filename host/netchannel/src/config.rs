@@ -5,7 +5,7 @@ use std::time::Duration;
 
 pub use netchannel_channel::Controller;
 pub use netchannel_scheduler::Policy;
-use netchannel_units::Class;
+use netchannel_units::{Class, GroupId};
 
 /// Which device to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,8 +96,13 @@ impl Default for Keepalive {
 pub struct Config {
     /// Which device.
     pub device: DeviceChoice,
-    /// Channels per session (1 to 64).
+    /// Channels per session for throughput streams (1 to 64), spread over the throughput groups.
     pub channels: u16,
+    /// Channels per session for latency streams (1 to 8): a group of their own.
+    pub latency_channels: u16,
+    /// Groups of throughput Channels (1 to 16, at most `channels`). A group is what one core can
+    /// poll; a stream stays in one, so that one stream goes over `channels / groups` Channels.
+    pub groups: u16,
     /// How streams are spread over Channels.
     pub policy: Policy,
     /// Congestion control of each Channel.
@@ -113,7 +118,7 @@ pub struct Config {
     pub window: usize,
     /// Most bytes of one chunk; 0 chooses by device.
     pub chunk: usize,
-    /// Most bytes of receive windows per session.
+    /// Most bytes of receive windows per session, group and application.
     pub session_memory: usize,
     /// Signs of life.
     pub keepalive: Keepalive,
@@ -128,6 +133,8 @@ impl Default for Config {
         Self {
             device: DeviceChoice::Auto,
             channels: 4,
+            latency_channels: 1,
+            groups: 1,
             policy: Policy::LeastDelay,
             congestion: Controller::default(),
             poller: Poller::Inline,
@@ -153,6 +160,16 @@ impl Config {
         if !(1..=64).contains(&self.channels) {
             return wrong(format!("channels is {}, must be 1 to 64", self.channels));
         }
+        if !(1..=8).contains(&self.latency_channels) {
+            let channels = self.latency_channels;
+            return wrong(format!("latency_channels is {channels}, must be 1 to 8"));
+        }
+        if !(1..=16.min(self.channels)).contains(&self.groups) {
+            return wrong(format!(
+                "groups is {}, must be 1 to 16 and at most channels, which is {}",
+                self.groups, self.channels
+            ));
+        }
         if !self.window.is_power_of_two() || !(1 << 16..=1 << 21).contains(&self.window) {
             return wrong(format!(
                 "window is {} bytes, must be a power of two from 65536 to 2097152",
@@ -172,6 +189,25 @@ impl Config {
             ));
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// The classes of the groups of a runtime, in order of precedence.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (GroupId, Class)> {
+        let throughput = (1..=self.groups).map(|id| (GroupId(id as u8), Class::Throughput));
+        std::iter::once((GroupId(0), Class::Latency)).chain(throughput)
+    }
+
+    /// Channels per session of a group.
+    pub(crate) fn channels_of(&self, group: GroupId) -> u16 {
+        match u16::from(group.0) {
+            0 => self.latency_channels,
+            // The first groups have one more if they cannot be equal.
+            number => {
+                self.channels / self.groups + u16::from(number <= self.channels % self.groups)
+            }
+        }
     }
 }
 

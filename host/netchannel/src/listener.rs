@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use netchannel_shared_memory::wake::Wake;
+use netchannel_units::GroupId;
 
 use crate::application::ApplicationId;
 use crate::error::Error;
@@ -90,6 +91,11 @@ impl Backlog {
 }
 
 impl Waitable for Backlog {
+    /// Streams come in every group.
+    fn group(&self) -> Option<GroupId> {
+        None
+    }
+
     fn is_ready(&self) -> bool {
         lock(&self.streams).as_ref().is_none_or(|streams| !streams.is_empty())
     }

@@ -1,8 +1,9 @@
 //! Ports: how an application thread talks to the engine.
 //!
-//! One ring of doorbells and one wake-up per thread and runtime, never per stream. A doorbell says
-//! only "look at this stream's cell"; what there is to see lies in the cell. The other direction
-//! needs no ring: the engine writes the cell and notifies the ports that wait for it.
+//! One wake-up per thread and runtime, and one ring of doorbells per engine that the thread talks
+//! to, never per stream. A doorbell says only "look at this stream's cell"; what there is to see
+//! lies in the cell. The other direction needs no ring: the engine writes the cell and notifies the
+//! ports that wait for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use netchannel_shared_memory::memory::SharedMemory;
 use netchannel_shared_memory::ring::{Consumer, MappedRing, Producer, ring_len};
 use netchannel_shared_memory::wake::Wake;
+use netchannel_units::GroupId;
 
 use crate::application::ApplicationId;
 use crate::engine::StreamKey;
 use crate::error::Error;
 
-/// Doorbells that a port holds; a full ring makes the thread drive the engine itself or wait.
+/// Doorbells that a ring holds; a full one makes the thread drive the engine itself or wait.
 pub(crate) const CAPACITY: usize = 256;
 
 /// A doorbell: a stream, and what about it changed.
@@ -35,6 +37,7 @@ pub(crate) enum What {
 }
 
 type Words = [u64; 2];
+type Doorbells = Producer<Words, MappedRing>;
 
 impl Doorbell {
     fn pack(self) -> Words {
@@ -66,10 +69,11 @@ pub(crate) struct PortShared {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) shared: Arc<PortShared>,
-    ring: Producer<Words, MappedRing>,
+    /// A ring for each engine that knows the port.
+    rings: Vec<Option<Doorbells>>,
 }
 
-/// The engine's end.
+/// An engine's end.
 #[derive(Debug)]
 pub(crate) struct EnginePort {
     pub(crate) shared: Arc<PortShared>,
@@ -77,8 +81,8 @@ pub(crate) struct EnginePort {
     ring: Consumer<Words, MappedRing>,
 }
 
-/// Makes both ends of port `number`.
-pub(crate) fn port(number: u32) -> Result<(Port, EnginePort), Error> {
+/// Makes both ends of a ring.
+fn ring() -> Result<(Doorbells, Consumer<Words, MappedRing>), Error> {
     let what = "making a port";
     let bytes = ring_len::<Words>(CAPACITY).ok_or(Error::NoMemory { what: "ring sizes" })?;
     let memory =
@@ -89,21 +93,38 @@ pub(crate) fn port(number: u32) -> Result<(Port, EnginePort), Error> {
             .map_err(|_| Error::NoMemory { what: "ring sizes" })
     };
     let bad = |_| Error::NoMemory { what: "ring sizes" };
-    let wake = Wake::new().map_err(Error::shared_memory(what))?;
-    let shared = Arc::new(PortShared { number, wake, closed: AtomicBool::new(false) });
-    let producer = Producer::new(ring()?).map_err(bad)?;
-    let consumer = Consumer::new(ring()?).map_err(bad)?;
-    Ok((
-        Port { shared: Arc::clone(&shared), ring: producer },
-        EnginePort { shared, application: ApplicationId::LOCAL, ring: consumer },
-    ))
+    Ok((Producer::new(ring()?).map_err(bad)?, Consumer::new(ring()?).map_err(bad)?))
 }
 
 impl Port {
-    /// Rings. False if the ring is full.
+    /// Port `number`, which no engine knows yet.
+    pub(crate) fn new(number: u32) -> Result<Self, Error> {
+        let wake = Wake::new().map_err(Error::shared_memory("making a port"))?;
+        let shared = Arc::new(PortShared { number, wake, closed: AtomicBool::new(false) });
+        Ok(Self { shared, rings: Vec::new() })
+    }
+
+    /// The end for an engine that does not know the port yet; it is to be told.
+    pub(crate) fn meet(&mut self, group: GroupId) -> Result<Option<EnginePort>, Error> {
+        let index = usize::from(group.0);
+        if self.rings.len() <= index {
+            self.rings.resize_with(index + 1, || None);
+        }
+        if self.rings[index].is_some() {
+            return Ok(None);
+        }
+        let (producer, consumer) = ring()?;
+        self.rings[index] = Some(producer);
+        let shared = Arc::clone(&self.shared);
+        Ok(Some(EnginePort { shared, application: ApplicationId::LOCAL, ring: consumer }))
+    }
+
+    /// Rings at the stream's engine, which knows the port. False if the ring is full.
     pub(crate) fn ring(&mut self, doorbell: Doorbell) -> bool {
-        let pushed = self.ring.push(doorbell.pack()).is_ok();
-        self.ring.publish();
+        let index = usize::from(doorbell.stream.group().0);
+        let Some(Some(ring)) = self.rings.get_mut(index) else { return false };
+        let pushed = ring.push(doorbell.pack()).is_ok();
+        ring.publish();
         pushed
     }
 }

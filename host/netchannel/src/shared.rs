@@ -1,12 +1,13 @@
-//! What the engine, the helper thread and the applications of a runtime share.
+//! What the engines, the helper thread and the applications of a runtime share.
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use netchannel_shared_memory::wake::Wake;
+use netchannel_units::{Class, GroupId};
 
 use crate::application::{Application, ApplicationId};
 use crate::cell::Cell;
@@ -30,27 +31,40 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes off what was added.
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(n), Ordering::Relaxed);
+    }
+
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Counters of a runtime.
+/// Counters of a runtime that several threads write.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Poll passes of the engine.
-    pub(crate) polls: Counter,
-    /// Payload bytes that the engine's processor copied.
-    pub(crate) engine_copied: Counter,
     /// Payload bytes that applications' threads copied.
     pub(crate) application_copied: Counter,
+    /// Times that a thread of the runtime returned from sleep.
+    pub(crate) wakeups: Counter,
+}
+
+/// Counters of one engine, written by who drives it.
+#[derive(Debug, Default)]
+pub(crate) struct EngineCounters {
+    /// Poll passes.
+    pub(crate) polls: Counter,
+    /// Streams and sessions on it now.
+    pub(crate) streams: Counter,
+    pub(crate) sessions: Counter,
+    /// Payload bytes that the engine's processor copied.
+    pub(crate) engine_copied: Counter,
     /// Payload bytes that posting moved (providers that move bytes while posting).
     pub(crate) moved_by_posting: Counter,
     pub(crate) placed_bytes: Counter,
     pub(crate) placed_out_of_order: Counter,
     pub(crate) refused: Counter,
-    /// Times that a thread of the runtime returned from sleep.
-    pub(crate) wakeups: Counter,
 }
 
 /// What happens to streams beside reading and writing: rare, so a lock will do.
@@ -66,6 +80,18 @@ pub(crate) enum Command {
     Stop(StreamKey, u32),
     /// The application has let go; the cell comes back when the stream is gone.
     Release(StreamKey),
+}
+
+impl Command {
+    /// The stream that it is for.
+    pub(crate) fn stream(&self) -> Option<StreamKey> {
+        match *self {
+            Self::Port(_) => None,
+            Self::Finish(key) | Self::Reset(key, _) | Self::Stop(key, _) | Self::Release(key) => {
+                Some(key)
+            }
+        }
+    }
 }
 
 /// Commands on their way to the engine.
@@ -104,14 +130,39 @@ impl Inbox {
 /// A session as its streams see it.
 #[derive(Debug)]
 pub(crate) struct SessionShared {
+    /// Number of the session in its runtime.
+    pub(crate) number: u32,
     pub(crate) peer: SocketAddr,
-    pub(crate) channels: u16,
     error: Mutex<Option<Error>>,
+    /// Its parts, one for each group that both sides have, in order of precedence.
+    parts: OnceLock<Vec<SessionPart>>,
+}
+
+/// The part of a session that one engine keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionPart {
+    /// The engine.
+    pub(crate) group: GroupId,
+    /// The session's place in it.
+    pub(crate) slot: u32,
+    pub(crate) class: Class,
+    /// Number of its Channels.
+    pub(crate) channels: u16,
 }
 
 impl SessionShared {
-    pub(crate) fn new(peer: SocketAddr, channels: u16) -> Arc<Self> {
-        Arc::new(Self { peer, channels, error: Mutex::new(None) })
+    pub(crate) fn new(number: u32, peer: SocketAddr) -> Arc<Self> {
+        Arc::new(Self { number, peer, error: Mutex::new(None), parts: OnceLock::new() })
+    }
+
+    /// The session is up.
+    pub(crate) fn set_parts(&self, parts: Vec<SessionPart>) {
+        let _ = self.parts.set(parts);
+    }
+
+    /// Where its parts are; none before it is up.
+    pub(crate) fn parts(&self) -> &[SessionPart] {
+        self.parts.get().map_or(&[], Vec::as_slice)
     }
 
     /// Notes why the session is over; the first reason stays.
@@ -135,7 +186,32 @@ pub(crate) struct StreamSeed {
     pub(crate) key: StreamKey,
     pub(crate) cell: Cell,
     pub(crate) session: Arc<SessionShared>,
-    pub(crate) class: netchannel_units::Class,
+    pub(crate) class: Class,
+}
+
+/// What one engine shares with the helper thread and the applications.
+pub(crate) struct GroupShared {
+    pub(crate) id: GroupId,
+    /// Class of its Channels.
+    pub(crate) class: Class,
+    pub(crate) runtime: Arc<Shared>,
+    pub(crate) counters: EngineCounters,
+    pub(crate) inbox: Inbox,
+    /// Sessions (their slots) that want another slab of receive windows, and for whom.
+    pub(crate) slab_demand: Mutex<Vec<(u32, Arc<Application>)>>,
+}
+
+impl GroupShared {
+    pub(crate) fn new(id: GroupId, class: Class, runtime: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            class,
+            runtime,
+            counters: EngineCounters::default(),
+            inbox: Inbox::default(),
+            slab_demand: Mutex::default(),
+        })
+    }
 }
 
 /// Shared state of a runtime.
@@ -143,16 +219,14 @@ pub(crate) struct Shared {
     /// The own process, as an application.
     pub(crate) local: Arc<Application>,
     pub(crate) counters: Counters,
-    pub(crate) inbox: Inbox,
     /// Listeners by service.
     pub(crate) listeners: Mutex<HashMap<u16, Arc<Backlog>>>,
-    /// Sessions that want another slab of receive windows, and for whom.
-    pub(crate) slab_demand: Mutex<Vec<(u32, Arc<Application>)>>,
     /// Memory that nobody needs any more, for the helper thread to drop: to give back registered
     /// memory takes system calls.
     discarded: Mutex<Vec<Box<dyn Any + Send>>>,
-    /// Set when the helper thread has something to do for the engine.
+    /// Set when the helper thread has something to do for an engine.
     helper_wanted: AtomicBool,
+    next_session: AtomicU32,
     pub(crate) helper_wake: Wake,
 }
 
@@ -164,12 +238,16 @@ impl Shared {
             helper_wake,
             local: Application::local(),
             counters: Counters::default(),
-            inbox: Inbox::default(),
             listeners: Mutex::default(),
-            slab_demand: Mutex::default(),
             discarded: Mutex::default(),
             helper_wanted: AtomicBool::new(false),
+            next_session: AtomicU32::new(0),
         })
+    }
+
+    /// A number for a session.
+    pub(crate) fn next_session(&self) -> u32 {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Asks the helper thread to look at what the engine left for it.

@@ -1,10 +1,13 @@
 //! Counters.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netchannel_units::{Bandwidth, Class};
 
+use crate::engine::setup::ChannelReport;
 use crate::runtime::RuntimeInner;
+use crate::shared::GroupShared;
 
 /// Counters of a runtime since its start.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +28,7 @@ pub struct Stats {
     /// Times that a thread of the stack, or an application's inside of the stack, returned from
     /// sleep.
     pub wakeups: u64,
-    /// Poll passes of the engine.
+    /// Poll passes of all engines.
     pub polls: u64,
     /// Streams alive.
     pub streams: usize,
@@ -62,38 +65,46 @@ pub struct ChannelStats {
 
 impl Stats {
     pub(crate) fn collect(inner: &RuntimeInner) -> Self {
-        let (channels, (streams, sessions)) = inner.with_engine_quietly(|engine| {
-            let control = engine.control();
-            (control.channels(), control.census())
-        });
-        let counters = &inner.shared.counters;
-        let channels = channels
-            .into_iter()
-            .map(|report| ChannelStats {
-                session: report.session,
-                id: report.id,
-                class: None,
-                queue_pair: report.queue_pair,
-                bytes_sent: report.payload.confirmed,
-                bytes_received: report.payload.received,
-                bytes_completed: report.stats.bytes_completed,
-                messages_sent: report.stats.messages_posted,
-                messages_received: report.stats.messages_received,
-                completion_time: report.completion_time,
-                rate: report.rate,
-            })
-            .collect();
-        Self {
-            channels,
-            copied_bytes: counters.engine_copied.value() + counters.application_copied.value(),
-            moved_by_posting: counters.moved_by_posting.value(),
-            placed_bytes: counters.placed_bytes.value(),
-            placed_out_of_order: counters.placed_out_of_order.value(),
-            refused: counters.refused.value(),
-            wakeups: counters.wakeups.value(),
-            polls: counters.polls.value(),
-            streams,
-            sessions,
+        let mut all = Self::default();
+        // A session has a part in some groups, not in all.
+        let mut sessions = BTreeSet::new();
+        for group in &inner.groups {
+            let (channels, (streams, numbers)) = group.with_engine_quietly(|engine| {
+                let control = engine.control();
+                (control.channels(), control.census())
+            });
+            all.add(&group.shared, channels);
+            all.streams += streams;
+            sessions.extend(numbers);
         }
+        all.sessions = sessions.len();
+        let counters = &inner.shared.counters;
+        all.copied_bytes += counters.application_copied.value();
+        all.wakeups = counters.wakeups.value();
+        all.channels.sort_by_key(|channel| (channel.session, channel.id));
+        all
+    }
+
+    fn add(&mut self, group: &GroupShared, channels: Vec<ChannelReport>) {
+        self.channels.extend(channels.into_iter().map(|report| ChannelStats {
+            session: report.session,
+            id: report.id.0,
+            class: Some(group.class),
+            queue_pair: report.queue_pair,
+            bytes_sent: report.payload.confirmed,
+            bytes_received: report.payload.received,
+            bytes_completed: report.stats.bytes_completed,
+            messages_sent: report.stats.messages_posted,
+            messages_received: report.stats.messages_received,
+            completion_time: report.completion_time,
+            rate: report.rate,
+        }));
+        let counters = &group.counters;
+        self.copied_bytes += counters.engine_copied.value();
+        self.moved_by_posting += counters.moved_by_posting.value();
+        self.placed_bytes += counters.placed_bytes.value();
+        self.placed_out_of_order += counters.placed_out_of_order.value();
+        self.refused += counters.refused.value();
+        self.polls += counters.polls.value();
     }
 }

@@ -96,8 +96,12 @@ fn rubbish_on_the_control_port_disturbs_nobody() {
         honest.goes_on();
         let before = descriptors();
         let mut random = Random(5);
-        let offer =
-            |endpoint: Vec<u8>| ChannelOffer { index: 0, class: Class::Throughput, endpoint };
+        let offer = |endpoint: Vec<u8>| ChannelOffer {
+            index: 0,
+            class: Class::Throughput,
+            endpoint,
+            group: 0,
+        };
         let good = hello(VersionRange::CURRENT, "soft", vec![offer(vec![1, 2, 3])]);
         for _ in 0..30 {
             // Random bytes; a good beginning that is cut off; a good beginning with one wrong byte.
@@ -210,6 +214,7 @@ impl Hostile {
             index: 0,
             class: Class::Throughput,
             endpoint: queue_pair.endpoint().0.clone(),
+            group: 0,
         };
         let now = Timestamp::from_nanos(1);
         let configuration = Configuration::new("soft", "soft");

@@ -237,7 +237,9 @@ fn a_stream_tells_how_it_travels() {
         let options = StreamOptions { class: Class::Latency };
         let stream = pair.client.connect(pair.listener.local_addr(), &options).unwrap();
         let info = stream.info();
-        assert_eq!((info.device.as_str(), info.channels, info.class), ("soft", 4, Class::Latency));
+        assert_eq!((info.device.as_str(), info.channels, info.class), ("soft", 1, Class::Latency));
+        let bulk = pair.stream().0.info();
+        assert_eq!((bulk.channels, bulk.class), (4, Class::Throughput));
         assert_eq!(info.reason, "asked for by name");
         assert_eq!(info.peer, pair.listener.local_addr());
     });

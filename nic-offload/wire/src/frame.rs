@@ -3,12 +3,12 @@
 
 use netchannel_units::{ByteRange, Class, StreamOffset};
 
-/// Number of a stream in its session. The side that opened the session's control connection uses
+/// Number of a stream in its group of a session. The side that opened the session's control connection uses
 /// even numbers, the other odd ones; each counts up and never uses a number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u32);
 
-/// Number of a receive window that was granted, counted up by the receiver per session.
+/// Number of a receive window that was granted, counted up by the receiver per group of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantId(pub u32);
 

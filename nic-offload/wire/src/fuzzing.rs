@@ -81,7 +81,10 @@ fn offers() -> Vec<ChannelOffer> {
     [Class::Latency, Class::Throughput]
         .into_iter()
         .zip(0..)
-        .map(|(class, index)| ChannelOffer { index, class, endpoint: vec![0xAB; 12] })
+        .map(|(class, index)| {
+            let group = class.to_wire();
+            ChannelOffer { index, class, endpoint: vec![0xAB; 12], group }
+        })
         .collect()
 }
 

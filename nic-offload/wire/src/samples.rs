@@ -67,7 +67,12 @@ pub fn parameters() -> Parameters {
 
 /// One Channel.
 pub fn channel() -> ChannelOffer {
-    ChannelOffer { index: 3, class: Class::Throughput, endpoint: vec![0xE0, 0xE1, 0xE2, 0xE3] }
+    ChannelOffer {
+        index: 3,
+        class: Class::Throughput,
+        endpoint: vec![0xE0, 0xE1, 0xE2, 0xE3],
+        group: 2,
+    }
 }
 
 /// Every control message, by number.

@@ -17,7 +17,12 @@ fn configuration() -> Configuration {
 fn offers(count: u16) -> Vec<ChannelOffer> {
     let class = |index| Class::ALL[usize::from(index % 2)];
     (0..count)
-        .map(|index| ChannelOffer { index, class: class(index), endpoint: vec![7; 40] })
+        .map(|index| ChannelOffer {
+            index,
+            class: class(index),
+            endpoint: vec![7; 40],
+            group: class(index).to_wire(),
+        })
         .collect()
 }
 

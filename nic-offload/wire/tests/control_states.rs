@@ -18,7 +18,7 @@ fn configuration() -> Configuration {
 }
 
 fn offers() -> Vec<ChannelOffer> {
-    vec![ChannelOffer { index: 0, class: Class::Latency, endpoint: vec![1, 2] }]
+    vec![ChannelOffer { index: 0, class: Class::Latency, endpoint: vec![1, 2], group: 0 }]
 }
 
 fn message(kind: MessageKind) -> ControlMessage {

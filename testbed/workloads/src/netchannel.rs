@@ -3,7 +3,10 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use netchannel::{Config, Error as StackError, Listener, Runtime, Stats, Stream, StreamOptions};
+use netchannel::{
+    ChannelStats, Class, Config, Error as StackError, Listener, Runtime, Stats, Stream,
+    StreamOptions,
+};
 
 use crate::error::{Error, Result};
 use crate::spec::EngineSettings;
@@ -58,7 +61,7 @@ impl Transport for NetChannel {
     }
 
     fn counters(&self) -> Counters {
-        counters(&self.runtime)
+        counters(&self.runtime, self.options.class)
     }
 
     fn close(self: Box<Self>) -> Result<()> {
@@ -69,13 +72,14 @@ impl Transport for NetChannel {
     }
 }
 
-/// What a runtime counted since its start, over the sessions that are alive.
-pub fn counters(runtime: &Runtime) -> Counters {
+/// What a runtime counted since its start, over the sessions that are alive, on the Channels of a
+/// class and all others that carried something.
+pub fn counters(runtime: &Runtime, class: Class) -> Counters {
     let stats = runtime.stats();
     Counters {
         device: runtime.device().name.clone(),
         reason: runtime.device_reason().to_owned(),
-        per_channel: per_channel(&stats),
+        per_channel: per_channel(&stats, class),
         copied_bytes: stats.copied_bytes + stats.moved_by_posting,
         placed_out_of_order: stats.placed_out_of_order,
         wakeups: stats.wakeups,
@@ -83,9 +87,10 @@ pub fn counters(runtime: &Runtime) -> Counters {
 }
 
 /// Sums over sessions, by the number of the Channel.
-fn per_channel(stats: &Stats) -> Vec<ChannelBytes> {
+fn per_channel(stats: &Stats, class: Class) -> Vec<ChannelBytes> {
     let mut sums: Vec<ChannelBytes> = Vec::new();
-    for channel in &stats.channels {
+    let counts = |channel: &&ChannelStats| channel.class == Some(class) || channel.bytes_sent > 0;
+    for channel in stats.channels.iter().filter(counts) {
         let one = ChannelBytes {
             channel: channel.id,
             bytes: channel.bytes_sent,

@@ -123,7 +123,7 @@ impl Report {
             tool: spec.load.tool,
             size: spec.load.size,
             streams: spec.load.streams,
-            channels: engine.channels,
+            channels: totals.per_channel.len() as u16,
             class: engine.class,
             policy: engine.policy,
             congestion: engine.congestion,

@@ -79,8 +79,12 @@ pub enum Amount {
 /// device and what belongs to it are each side's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineSettings {
-    /// Channels between the two hosts.
+    /// Channels between the two hosts for throughput streams.
     pub channels: u16,
+    /// The same for latency streams.
+    pub latency_channels: u16,
+    /// Groups of throughput Channels.
+    pub groups: u16,
     /// How streams are spread over Channels.
     pub policy: String,
     /// Congestion control of each Channel.
@@ -100,6 +104,8 @@ impl EngineSettings {
     pub fn of(config: &Config, class: Class) -> Self {
         Self {
             channels: config.channels,
+            latency_channels: config.latency_channels,
+            groups: config.groups,
             policy: config.policy.to_string(),
             congestion: config.congestion.to_string(),
             class: class.to_string(),
@@ -113,6 +119,8 @@ impl EngineSettings {
     pub fn apply(&self, config: &Config) -> crate::Result<Config> {
         Ok(Config {
             channels: self.channels,
+            latency_channels: self.latency_channels,
+            groups: self.groups,
             policy: parse(&self.policy)?,
             congestion: parse(&self.congestion)?,
             poller: parse(&self.poller)?,

@@ -4,7 +4,7 @@
 //! - [`rate`]: bandwidth and the time that bytes take.
 //! - [`stream`]: offsets in a stream, byte ranges, sets of ranges.
 //! - [`class`]: traffic classes.
-//! - [`channel`]: names of Channels.
+//! - [`channel`]: names of Channels and of their groups.
 #![forbid(unsafe_code)]
 
 pub mod channel;
@@ -13,7 +13,7 @@ pub mod rate;
 pub mod stream;
 pub mod time;
 
-pub use channel::ChannelId;
+pub use channel::{ChannelId, GroupId};
 pub use class::Class;
 pub use rate::Bandwidth;
 pub use stream::{ByteRange, RangeSet, StreamOffset};

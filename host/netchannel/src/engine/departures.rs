@@ -35,7 +35,7 @@ impl<C: Context> Engine<C> {
         for id in self.tenants.gone() {
             for session in self.sessions.iter_mut().flatten() {
                 for slab in session.evict(id) {
-                    self.shared.discard(Box::new(slab));
+                    self.shared.runtime.discard(Box::new(slab));
                 }
             }
         }
@@ -43,7 +43,7 @@ impl<C: Context> Engine<C> {
         let stays = |id| sessions.iter().flatten().any(|s| s.streams.pool(id).is_some());
         for tenant in self.tenants.take_leavers(stays) {
             tracing::debug!(application = tenant.application.id.0, "its memory is free");
-            self.shared.discard(Box::new(tenant));
+            self.shared.runtime.discard(Box::new(tenant));
         }
     }
 

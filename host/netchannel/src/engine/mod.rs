@@ -1,4 +1,5 @@
-//! The engine: sessions, their streams and Channels, driven by [`Engine::poll`].
+//! An engine: one Channel group, the parts of sessions that use it, and their streams, driven by
+//! [`Engine::poll`]. A runtime has one for each group.
 //!
 //! The way of the data: `submit` (applications' doorbells) and [`transmit`] go down, [`receive`]
 //! and [`publish`] go up. Set-up lies apart in [`setup`].
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netchannel_driver::{Event, Group};
-use netchannel_units::Timestamp;
+use netchannel_units::{GroupId, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_vns::Carried;
 use netchannel_wire::StreamId;
@@ -39,19 +40,29 @@ use crate::engine::session::Session;
 use crate::engine::setup::EngineControl;
 use crate::engine::tenants::Tenants;
 use crate::port::{self, Doorbell, EnginePort, What};
-use crate::shared::Shared;
+use crate::shared::GroupShared;
 
-/// Name of a stream in its runtime: session in the upper half, number in the lower.
+/// Sessions that an engine can name.
+pub(crate) const MAX_SESSIONS: u32 = 1 << 24;
+
+/// Name of a stream in its runtime: engine (8 bits), session in the engine (24), number (32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StreamKey(pub(crate) u64);
 
 impl StreamKey {
-    pub(crate) fn new(session: u32, stream: StreamId) -> Self {
-        Self(u64::from(session) << 32 | u64::from(stream.0))
+    pub(crate) fn new(group: GroupId, session: u32, stream: StreamId) -> Self {
+        debug_assert!(session < MAX_SESSIONS);
+        Self(u64::from(group.0) << 56 | u64::from(session) << 32 | u64::from(stream.0))
     }
 
+    /// The engine.
+    pub(crate) fn group(self) -> GroupId {
+        GroupId((self.0 >> 56) as u8)
+    }
+
+    /// The session's slot in the engine.
     pub(crate) fn session(self) -> u32 {
-        (self.0 >> 32) as u32
+        (self.0 >> 32) as u32 & (MAX_SESSIONS - 1)
     }
 
     pub(crate) fn stream(self) -> StreamId {
@@ -59,7 +70,7 @@ impl StreamKey {
     }
 }
 
-/// The engine of a runtime. One thread at a time drives it.
+/// The engine of a Channel group. One thread at a time drives it.
 pub(crate) struct Engine<C: Context> {
     // Declared first, dropped first: queue pairs go before the memory they may touch.
     group: Group<C, Carried>,
@@ -68,7 +79,7 @@ pub(crate) struct Engine<C: Context> {
     owners: Vec<Option<(u32, u16)>>,
     tenants: Tenants<C>,
     ports: Vec<EnginePort>,
-    shared: Arc<Shared>,
+    shared: Arc<GroupShared>,
     config: Config,
     context: C,
     events: Vec<Event>,
@@ -267,11 +278,11 @@ impl<C: Context> Engine<C> {
     fn give_up_memory(&mut self, now: Timestamp, slot: u32) {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
         while let Some(slab) = session.take_spare_slab(now) {
-            self.shared.discard(slab);
+            self.shared.runtime.discard(slab);
         }
         let (sessions, group) = (&self.sessions, &self.group);
         while let Some(slab) = self.tenants.take_spare(now, || awaits_completion(sessions, group)) {
-            self.shared.discard(slab);
+            self.shared.runtime.discard(slab);
         }
         self.see_off();
     }

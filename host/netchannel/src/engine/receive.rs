@@ -12,7 +12,7 @@ use crate::application::ApplicationId;
 use crate::engine::Engine;
 use crate::engine::session::{Session, WindowSlab};
 use crate::error::Error;
-use crate::shared::{Shared, lock};
+use crate::shared::{GroupShared, lock};
 
 /// Why a message ends its session.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +131,7 @@ fn take_frames<C: Context>(
     via: ChannelId,
     session: &mut Session<C>,
     bytes: &[u8],
-    shared: &Shared,
+    shared: &GroupShared,
 ) -> Result<(netchannel_wire::MessageHeader, bool), Rejection> {
     let counters = &shared.counters;
     let (header, frames) = parse(bytes)?;
@@ -166,8 +166,13 @@ fn take_frames<C: Context>(
 }
 
 /// Bytes may follow in the same message, and they must lie where their application may read.
-fn assign<C: Context>(session: &mut Session<C>, stream: StreamId, service: u16, shared: &Shared) {
-    let listeners = lock(&shared.listeners);
+fn assign<C: Context>(
+    session: &mut Session<C>,
+    stream: StreamId,
+    service: u16,
+    shared: &GroupShared,
+) {
+    let listeners = lock(&shared.runtime.listeners);
     if let Some(backlog) = listeners.get(&service)
         && backlog.application() != ApplicationId::LOCAL
     {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use netchannel_driver::{ChannelKey, Group};
 use netchannel_scheduler::{ChannelView, Scheduler};
-use netchannel_units::{Duration, StreamOffset, Timestamp};
+use netchannel_units::{ChannelId, Duration, StreamOffset, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_vns::pool::SLAB_LOG2;
 use netchannel_vns::streams::IdHasher;
@@ -123,12 +123,15 @@ impl ChannelSet {
     }
 }
 
-/// A session.
+/// An engine's part of a session.
 pub(crate) struct Session<C: Context> {
     pub(crate) shared: Arc<SessionShared>,
     pub(crate) streams: Streams,
     pub(crate) scheduler: Scheduler,
+    /// In here a Channel goes by its place in this list.
     pub(crate) channels: Vec<ChannelKey>,
+    /// What both sides call them.
+    pub(crate) numbers: Vec<ChannelId>,
     pub(crate) views: Vec<ChannelView>,
     pub(crate) table: StreamTable,
     /// By number; what was given up leaves a gap.
@@ -163,8 +166,9 @@ impl<C: Context> Session<C> {
         shared: Arc<SessionShared>,
         streams: Streams,
         scheduler: Scheduler,
-        channels: Vec<ChannelKey>,
+        channels: Vec<(ChannelKey, ChannelId)>,
     ) -> Self {
+        let (channels, numbers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
         let payload = vec![Payload::default(); channels.len()];
         let held = vec![Vec::new(); channels.len()];
         Self {
@@ -179,6 +183,7 @@ impl<C: Context> Session<C> {
             streams,
             scheduler,
             channels,
+            numbers,
             views: Vec::new(),
             table: StreamTable::default(),
             slabs: Vec::new(),

@@ -19,17 +19,32 @@ use crate::cell::{Cell, flags};
 use crate::config::Config;
 use crate::engine::session::{EngineStream, Payload, Session, WindowSlab};
 use crate::engine::tenants::Tenants;
-use crate::engine::{Engine, StreamKey};
+use crate::engine::{Engine, MAX_SESSIONS, StreamKey};
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port;
-use crate::shared::{Command, SessionShared, Shared, StreamSeed, lock};
+use crate::shared::{Command, GroupShared, SessionShared, StreamSeed, lock};
 
 /// Bytes that a stream may send before it has a window: a receive slot's worth or two, a round
 /// trip at low rates.
 pub(crate) const EAGER_CREDIT: u64 = 16_384;
 /// Channels that an engine has room for, over all sessions.
 const MAX_CHANNELS: u32 = 256;
+/// The same of a latency group, where a session has one or two.
+const MAX_LATENCY_CHANNELS: u32 = 128;
+
+/// Sizes of a group of this class. Latency streams have few and short messages in flight.
+fn group_config(class: Class) -> GroupConfig {
+    match class {
+        Class::Latency => GroupConfig {
+            channels: MAX_LATENCY_CHANNELS,
+            send_slots: 32,
+            send_depth: 128,
+            ..GroupConfig::default()
+        },
+        Class::Throughput => GroupConfig { channels: MAX_CHANNELS, ..GroupConfig::default() },
+    }
+}
 
 /// How SoftRoCE devices describe themselves.
 const SOFTWARE_NIC: &str = "SoftRoCE";
@@ -47,7 +62,7 @@ pub(crate) struct SessionTerms {
 #[derive(Clone, Debug)]
 pub(crate) struct ChannelReport {
     pub(crate) session: u32,
-    pub(crate) id: u16,
+    pub(crate) id: ChannelId,
     pub(crate) queue_pair: u32,
     pub(crate) payload: Payload,
     pub(crate) stats: netchannel_channel::ChannelStats,
@@ -74,15 +89,16 @@ pub(crate) trait EngineControl: Send {
         peer_slots: u32,
     ) -> Result<(), Error>;
 
-    /// Makes a session of connected Channels; returns its slot.
+    /// Makes this engine's part of a session of connected Channels and their numbers in the
+    /// session; returns its slot.
     fn add_session(
         &mut self,
         shared: Arc<SessionShared>,
         terms: SessionTerms,
-        channels: Vec<ChannelKey>,
-    ) -> u32;
+        channels: Vec<(ChannelKey, ChannelId)>,
+    ) -> Result<u32, Error>;
 
-    /// Ends a session; its streams fail with `error`. Does nothing if the slot belongs to another
+    /// Ends this part of a session; its streams fail with `error`. Does nothing if the slot belongs to another
     /// one by now.
     fn end_session(&mut self, slot: u32, session: &Arc<SessionShared>, error: Error);
 
@@ -113,8 +129,8 @@ pub(crate) trait EngineControl: Send {
     /// The same of one application.
     fn unfinished_of(&self, id: ApplicationId) -> usize;
 
-    /// Number of streams and of sessions alive.
-    fn census(&self) -> (usize, usize);
+    /// Number of streams alive, and the numbers of the sessions.
+    fn census(&self) -> (usize, Vec<u32>);
 }
 
 /// Makes slabs of receive windows off the polling cores.
@@ -142,14 +158,14 @@ impl<C: Context> SlabMaker for C {
 
 impl<C: Context> Engine<C> {
     /// An engine without sessions.
-    pub(crate) fn new(context: C, config: Config, shared: Arc<Shared>) -> Result<Self, Error> {
-        let group_config = GroupConfig { channels: MAX_CHANNELS, ..GroupConfig::default() };
-        let group = Group::new(context.clone(), group_config)?;
+    pub(crate) fn new(context: C, config: Config, shared: Arc<GroupShared>) -> Result<Self, Error> {
+        let group = Group::new(context.clone(), group_config(shared.class))?;
+        let local = Arc::clone(&shared.runtime.local);
         Ok(Self {
             group,
             sessions: Vec::new(),
             owners: Vec::new(),
-            tenants: Tenants::new(context.clone(), Arc::clone(&shared.local)),
+            tenants: Tenants::new(context.clone(), local),
             ports: Vec::new(),
             shared,
             config,
@@ -256,7 +272,7 @@ impl<C: Context> Engine<C> {
         for entry in session.table.values() {
             super::publish::wake_waiters(&self.ports, entry);
         }
-        self.shared.ask_helper();
+        self.shared.runtime.ask_helper();
     }
 
     /// Frees a session that is over once every application has let go of its streams.
@@ -266,6 +282,8 @@ impl<C: Context> Engine<C> {
             return false;
         }
         let Some(session) = self.sessions[slot as usize].take() else { return false };
+        self.shared.counters.sessions.sub(1);
+        self.shared.counters.streams.sub(session.table.len() as u64);
         for (_, entry) in session.table {
             self.tenants.settle(entry);
         }
@@ -279,6 +297,7 @@ impl<C: Context> Engine<C> {
         while let Some(id) = session.streams.poll_closed() {
             session.scheduler.remove(SchedulerKey(u64::from(id.0)));
             if let Some(entry) = session.table.remove(&id.0) {
+                self.shared.counters.streams.sub(1);
                 self.tenants.settle(entry);
             }
         }
@@ -287,7 +306,7 @@ impl<C: Context> Engine<C> {
             let held = session.slab_bytes(id);
             if held + (1 << SLAB_LOG2) <= self.config.session_memory as u64 {
                 lock(&self.shared.slab_demand).push((slot, Arc::clone(application)));
-                self.shared.ask_helper();
+                self.shared.runtime.ask_helper();
             }
         }
     }
@@ -296,10 +315,12 @@ impl<C: Context> Engine<C> {
     pub(super) fn take_incoming(&mut self, slot: u32) {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
         while let Some(incoming) = session.streams.poll_incoming() {
-            let listener = lock(&self.shared.listeners).get(&incoming.service).cloned();
+            let listener = lock(&self.shared.runtime.listeners).get(&incoming.service).cloned();
             let outcome = match listener {
                 None => Err(reset::REFUSED),
-                Some(backlog) => offer(slot, session, &mut self.tenants, &incoming, &backlog),
+                Some(backlog) => {
+                    offer(&self.shared, slot, session, &mut self.tenants, &incoming, &backlog)
+                }
             };
             if let Err(code) = outcome {
                 session.streams.refuse(incoming.stream, code);
@@ -380,6 +401,7 @@ impl<C: Context> Engine<C> {
 }
 
 fn attach<C: Context>(
+    group: &GroupShared,
     slot: u32,
     session: &mut Session<C>,
     application: ApplicationId,
@@ -389,10 +411,13 @@ fn attach<C: Context>(
 ) -> StreamSeed {
     session.table.insert(id.0, EngineStream::new(application, cell.clone()));
     session.attached += 1;
-    StreamSeed { key: StreamKey::new(slot, id), cell, session: Arc::clone(&session.shared), class }
+    group.counters.streams.add(1);
+    let key = StreamKey::new(group.id, slot, id);
+    StreamSeed { key, cell, session: Arc::clone(&session.shared), class }
 }
 
 fn offer<C: Context>(
+    group: &GroupShared,
     slot: u32,
     session: &mut Session<C>,
     tenants: &mut Tenants<C>,
@@ -410,11 +435,12 @@ fn offer<C: Context>(
         }
     }
     let cell = tenants.take_cell(application).map_err(|_| reset::BUSY)?;
-    let seed = attach(slot, session, application, incoming.stream, incoming.class, cell);
+    let seed = attach(group, slot, session, application, incoming.stream, incoming.class, cell);
     if let Err(seed) = backlog.push(seed) {
         // The listener went away this moment.
         session.table.remove(&incoming.stream.0);
         session.attached -= 1;
+        group.counters.streams.sub(1);
         tenants.give_cell(application, seed.cell);
         return Err(reset::REFUSED);
     }
@@ -474,18 +500,21 @@ impl<C: Context> EngineControl for Engine<C> {
         &mut self,
         shared: Arc<SessionShared>,
         terms: SessionTerms,
-        channels: Vec<ChannelKey>,
-    ) -> u32 {
+        channels: Vec<(ChannelKey, ChannelId)>,
+    ) -> Result<u32, Error> {
         let streams = Streams::new(self.streams_config(&terms));
         let scheduler = Scheduler::new(self.scheduler_config());
         let slot = match self.sessions.iter().position(Option::is_none) {
             Some(slot) => slot,
+            None if self.sessions.len() >= MAX_SESSIONS as usize => {
+                return Err(Error::NoMemory { what: "names of sessions" });
+            }
             None => {
                 self.sessions.push(None);
                 self.sessions.len() - 1
             }
         };
-        for (number, key) in channels.iter().enumerate() {
+        for (number, (key, _)) in channels.iter().enumerate() {
             let index = usize::from(key.0);
             if self.owners.len() <= index {
                 self.owners.resize(index + 1, None);
@@ -493,7 +522,8 @@ impl<C: Context> EngineControl for Engine<C> {
             self.owners[index] = Some((slot as u32, number as u16));
         }
         self.sessions[slot] = Some(Session::new(shared, streams, scheduler, channels));
-        slot as u32
+        self.shared.counters.sessions.add(1);
+        Ok(slot as u32)
     }
 
     fn end_session(&mut self, slot: u32, session: &Arc<SessionShared>, error: Error) {
@@ -509,7 +539,7 @@ impl<C: Context> EngineControl for Engine<C> {
             Some(Some(session)) if !session.over && self.tenants.is_here(slab.application.id) => {
                 session.add_slab(*slab);
             }
-            _ => self.shared.discard(slab),
+            _ => self.shared.runtime.discard(slab),
         }
     }
 
@@ -536,18 +566,17 @@ impl<C: Context> EngineControl for Engine<C> {
             }
         };
         session.streams.assign(id, application);
-        Ok(attach(slot, session, application, id, class, cell))
+        Ok(attach(&self.shared, slot, session, application, id, class, cell))
     }
 
     fn channels(&self) -> Vec<ChannelReport> {
         let mut reports = Vec::new();
-        for (slot, session) in self.sessions.iter().enumerate() {
-            let Some(session) = session else { continue };
+        for session in self.sessions.iter().flatten() {
             for (number, key) in session.channels.iter().enumerate() {
                 let Some(channel) = self.group.channel(*key) else { continue };
                 reports.push(ChannelReport {
-                    session: slot as u32,
-                    id: number as u16,
+                    session: session.shared.number,
+                    id: session.numbers[number],
                     queue_pair: channel.queue_pair_number(),
                     payload: session.payload[number],
                     stats: *channel.state().stats(),
@@ -576,8 +605,9 @@ impl<C: Context> EngineControl for Engine<C> {
         self.unfinished_of(id)
     }
 
-    fn census(&self) -> (usize, usize) {
+    fn census(&self) -> (usize, Vec<u32>) {
         let sessions = self.sessions.iter().flatten();
-        (sessions.clone().map(|s| s.streams.len()).sum(), sessions.count())
+        let streams = sessions.clone().map(|s| s.streams.len()).sum();
+        (streams, sessions.map(|s| s.shared.number).collect())
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use netchannel_driver::ChannelKey;
-use netchannel_units::{Bandwidth, Class, Timestamp};
+use netchannel_units::{Bandwidth, ChannelId, Class, GroupId, Timestamp};
 use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
 use netchannel_vns::streams::Role;
 
@@ -18,7 +18,7 @@ use crate::engine::setup::{EAGER_CREDIT, EngineControl, SessionTerms, SlabMaker}
 use crate::engine::{Drive, Engine};
 use crate::listener::Backlog;
 use crate::port::{Doorbell, What};
-use crate::shared::{SessionShared, Shared, StreamSeed, lock};
+use crate::shared::{GroupShared, SessionShared, Shared, StreamSeed, lock};
 
 const SERVICE: u16 = 7;
 const CHANNELS: u16 = 4;
@@ -29,7 +29,7 @@ const STEP: u64 = 500;
 
 struct Host {
     engine: Engine<Context>,
-    shared: Arc<Shared>,
+    shared: Arc<GroupShared>,
     context: Context,
 }
 
@@ -49,7 +49,8 @@ impl Host {
             ..SoftOptions::default()
         };
         let context = Context::open(options).unwrap();
-        let shared = Arc::new(Shared::new().unwrap());
+        let runtime = Arc::new(Shared::new().unwrap());
+        let shared = GroupShared::new(GroupId(1), Class::Throughput, runtime);
         let config = Config { chunk, ..Config::default() };
         let engine = Engine::new(context.clone(), config, Arc::clone(&shared)).unwrap();
         Self { engine, shared, context }
@@ -70,9 +71,10 @@ impl Host {
             peer_slot_bytes: 8_192,
             peer_eager_credit: EAGER_CREDIT,
         };
-        let session = SessionShared::new(peer, CHANNELS);
-        let slot = self.engine.add_session(session, terms, ours.to_vec());
-        let slab = self.context.make(&self.shared.local).unwrap();
+        let session = SessionShared::new(0, peer);
+        let channels = ours.iter().copied().zip((0..).map(ChannelId)).collect();
+        let slot = self.engine.add_session(session, terms, channels).unwrap();
+        let slab = self.context.make(&self.shared.runtime.local).unwrap();
         self.engine.add_slab(slot, slab);
     }
 }
@@ -87,7 +89,7 @@ impl World {
             made.map(|made| made.into_iter().unzip::<_, _, Vec<_>, Vec<_>>());
         hosts[0].start_session(Role::Client, &keys_0, &ends_1);
         hosts[1].start_session(Role::Server, &keys_1, &ends_0);
-        lock(&hosts[1].shared.listeners).insert(SERVICE, Backlog::new());
+        lock(&hosts[1].shared.runtime.listeners).insert(SERVICE, Backlog::new());
         Self { clock, hosts, trace: 0 }
     }
 
@@ -124,7 +126,7 @@ impl World {
             .engine
             .open_stream(0, ApplicationId::LOCAL, SERVICE, Class::Throughput)
             .unwrap();
-        let backlog = Arc::clone(&lock(&self.hosts[1].shared.listeners)[&SERVICE]);
+        let backlog = Arc::clone(&lock(&self.hosts[1].shared.runtime.listeners)[&SERVICE]);
         let limit = self.now() + Duration::from_millis(100);
         while self.now() < limit {
             self.step();
@@ -157,8 +159,13 @@ impl World {
             let generation =
                 if offset >= slot(newest).from.load(Relaxed) { newest } else { newest - 1 };
             let window = slot(generation);
-            let base =
-                self.hosts[1].shared.local.regions.resolve(window.place.load(Relaxed)).unwrap();
+            let base = self.hosts[1]
+                .shared
+                .runtime
+                .local
+                .regions
+                .resolve(window.place.load(Relaxed))
+                .unwrap();
             let at = offset & ((1 << window.log2.load(Relaxed)) - 1);
             // SAFETY: `at` is inside of the window, which is mapped while the stream has bytes.
             check(offset, unsafe { base.as_ptr().add(at as usize).read_volatile() });

@@ -1,6 +1,7 @@
 //! The helper thread: control connections, memory, and the engine when nobody else drives it.
 //!
-//! It is asleep unless there is something to do. About the engine it is in one of three modes:
+//! It is asleep unless there is something to do. About each engine that no polling core has it is
+//! in one of three modes:
 //!
 //! ```text
 //!             nobody drove for 500 us            somebody drives again
@@ -12,7 +13,6 @@
 //! acknowledgements go on while the application computes. Parked, it serves the engine's timers.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use netchannel_units::Timestamp;
 
-use crate::config::Poller;
 use crate::engine::Drive;
 use crate::error::Error;
+use crate::runtime::group::Group;
 use crate::runtime::links::Links;
 use crate::runtime::owner::HelperMode;
 use crate::runtime::{RuntimeInner, now};
-use crate::shared::lock;
+use crate::shared::{SessionShared, lock};
 
 /// An inline engine that nobody has polled for this long is taken over.
 const TICK: Duration = Duration::from_micros(500);
@@ -41,20 +41,20 @@ pub(super) enum HelperCommand {
     Connect { peer: SocketAddr, reply: Arc<ConnectReply> },
 }
 
-/// The answer to [`HelperCommand::Connect`]: the session's slot.
+/// The answer to [`HelperCommand::Connect`]: the session.
 #[derive(Default)]
 pub(super) struct ConnectReply {
-    answer: Mutex<Option<Result<u32, Error>>>,
+    answer: Mutex<Option<Result<Arc<SessionShared>, Error>>>,
     there: Condvar,
 }
 
 impl ConnectReply {
-    pub(super) fn answer(&self, answer: Result<u32, Error>) {
+    pub(super) fn answer(&self, answer: Result<Arc<SessionShared>, Error>) {
         lock(&self.answer).get_or_insert(answer);
         self.there.notify_all();
     }
 
-    pub(super) fn wait(&self) -> Result<u32, Error> {
+    pub(super) fn wait(&self) -> Result<Arc<SessionShared>, Error> {
         let mut answer = lock(&self.answer);
         loop {
             if let Some(answer) = answer.take() {
@@ -69,14 +69,18 @@ impl ConnectReply {
 pub(super) fn spawn(inner: Arc<RuntimeInner>) -> Result<JoinHandle<()>, Error> {
     std::thread::Builder::new()
         .name("nc-helper".into())
-        .spawn(move || Helper { links: Links::default(), last_polls: 0, inner }.run())
+        .spawn(move || {
+            let last_polls = vec![0; inner.groups.len()];
+            Helper { links: Links::default(), last_polls, inner }.run();
+        })
         .map_err(Error::system("starting the helper thread"))
 }
 
 struct Helper {
     inner: Arc<RuntimeInner>,
     links: Links,
-    last_polls: u64,
+    /// Of each group: its poll passes when this thread last looked.
+    last_polls: Vec<u64>,
 }
 
 impl Helper {
@@ -101,8 +105,9 @@ impl Helper {
             if links_ready || links_timer.is_some_and(|at| now() >= at) {
                 links_timer = self.links.run(&self.inner);
             }
-            let engine_timer = self.look_after_engine();
-            links_ready = self.sleep([links_timer, engine_timer].into_iter().flatten().min());
+            let groups = 0..self.inner.groups.len();
+            let engines_timer = groups.filter_map(|index| self.look_after(index)).min();
+            links_ready = self.sleep([links_timer, engines_timer].into_iter().flatten().min());
         }
         self.links.say_goodbye(&self.inner);
         for command in std::mem::take(&mut *lock(&self.inner.commands)) {
@@ -118,9 +123,8 @@ impl Helper {
         let mut fds = vec![wake.fd()];
         self.links.add_fds(&mut fds);
         let links = 1..fds.len();
-        if self.inner.owner.helper_mode() == HelperMode::Watching {
-            // SAFETY: the engine lives as long as `self.inner`.
-            fds.extend(self.inner.event_fds.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }));
+        for group in self.watched() {
+            fds.extend(group.events());
         }
         let ready = super::wait::sleep(&fds, until.map(|at| at - now()));
         self.inner.shared.counters.wakeups.add_shared(1);
@@ -130,77 +134,78 @@ impl Helper {
         ready[links].contains(&true)
     }
 
+    /// Groups whose events this thread sleeps on.
+    fn watched(&self) -> impl Iterator<Item = &Group> {
+        let groups = self.inner.groups.iter().filter(|group| group.is_inline());
+        groups.filter(|group| group.owner.helper_mode() == HelperMode::Watching)
+    }
+
     fn make_slabs(&self) {
-        let wanted = std::mem::take(&mut *lock(&self.inner.shared.slab_demand));
-        for (slot, application) in wanted {
-            let made = lock(&self.inner.slab_maker).make(&application);
-            match made {
-                Ok(slab) => {
-                    self.inner.with_engine_quietly(|engine| engine.control().add_slab(slot, slab));
-                }
-                Err(error) => tracing::warn!(%error, "no memory for receive windows"),
+        for group in &self.inner.groups {
+            let wanted = std::mem::take(&mut *lock(&group.shared.slab_demand));
+            for (slot, application) in wanted {
+                group.add_slab(slot, self.inner.make_slab(&application));
             }
         }
     }
 
-    /// Drives the engine if nobody else does; returns when to look again.
-    fn look_after_engine(&mut self) -> Option<Timestamp> {
+    /// Drives a group's engine if nobody else does; returns when to look again.
+    fn look_after(&mut self, index: usize) -> Option<Timestamp> {
         let inner = Arc::clone(&self.inner);
-        if inner.config.poller == Poller::Dedicated {
+        let group = &inner.groups[index];
+        if !group.is_inline() {
             return None;
         }
-        match inner.owner.helper_mode() {
-            HelperMode::Parked => self.serve_timers(),
+        let owner = &group.owner;
+        match owner.helper_mode() {
+            HelperMode::Parked => self.serve_timers(group, index),
             HelperMode::Ticking => {
-                let polls = inner.shared.counters.polls.value();
-                if polls != self.last_polls || inner.owner.is_taken() {
-                    self.last_polls = polls;
+                let polls = group.shared.counters.polls.value();
+                if polls != self.last_polls[index] || owner.is_taken() {
+                    self.last_polls[index] = polls;
                     return Some(now() + TICK);
                 }
-                if inner.owner.sleepers.load(Ordering::SeqCst) > 0 {
-                    self.change(HelperMode::Parked);
+                if owner.sleepers.load(Ordering::SeqCst) > 0 {
+                    owner.set_helper_mode(HelperMode::Parked);
                     // A sleeper that woke in between has seen `Ticking` and told nobody.
-                    if inner.owner.sleepers.load(Ordering::SeqCst) == 0 {
-                        self.change(HelperMode::Ticking);
+                    if owner.sleepers.load(Ordering::SeqCst) == 0 {
+                        owner.set_helper_mode(HelperMode::Ticking);
                         return Some(now() + TICK);
                     }
-                    return self.serve_timers();
+                    return self.serve_timers(group, index);
                 }
-                self.change(HelperMode::Watching);
-                self.watch()
+                owner.set_helper_mode(HelperMode::Watching);
+                self.watch(group, index)
             }
-            HelperMode::Watching => self.watch(),
+            HelperMode::Watching => self.watch(group, index),
         }
-    }
-
-    fn change(&self, mode: HelperMode) {
-        self.inner.owner.set_helper_mode(mode);
     }
 
     /// The sleeper knows the timers of when it fell asleep; who drove since then and went away may
     /// have left earlier ones and acknowledgements that wait for company.
-    fn serve_timers(&mut self) -> Option<Timestamp> {
-        let Some(mut engine) = self.inner.owner.try_own() else { return Some(now() + TICK) };
+    fn serve_timers(&mut self, group: &Group, index: usize) -> Option<Timestamp> {
+        let Some(mut engine) = group.owner.try_own() else { return Some(now() + TICK) };
         let timer = rest(&mut *engine);
-        self.last_polls = self.inner.shared.counters.polls.value();
+        self.last_polls[index] = group.shared.counters.polls.value();
         timer
     }
 
     /// One round as the driver: take what there is, arm, look again.
-    fn watch(&mut self) -> Option<Timestamp> {
-        let inner = Arc::clone(&self.inner);
-        let Some(mut engine) = inner.owner.try_own() else {
-            self.change(HelperMode::Ticking);
+    fn watch(&mut self, group: &Group, index: usize) -> Option<Timestamp> {
+        let Some(mut engine) = group.owner.try_own() else {
+            group.owner.set_helper_mode(HelperMode::Ticking);
             return Some(now() + TICK);
         };
-        let polls = inner.shared.counters.polls.value();
-        if polls != self.last_polls && inner.owner.helper_mode() == HelperMode::Ticking {
-            self.last_polls = polls;
+        let polls = &group.shared.counters.polls;
+        if polls.value() != self.last_polls[index]
+            && group.owner.helper_mode() == HelperMode::Ticking
+        {
+            self.last_polls[index] = polls.value();
             return Some(now() + TICK);
         }
         engine.drain_events([true; 2]);
         let timer = rest(&mut *engine);
-        self.last_polls = inner.shared.counters.polls.value();
+        self.last_polls[index] = polls.value();
         timer
     }
 }

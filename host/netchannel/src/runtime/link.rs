@@ -4,9 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use netchannel_driver::ChannelKey;
-use netchannel_units::{Class, Timestamp};
-use netchannel_verbs::Endpoint;
+use netchannel_units::Timestamp;
 use netchannel_vns::streams::Role;
 use netchannel_wire::control::{
     ChannelOffer, Configuration, Connection, ControlEvent, Reason, SessionId, State,
@@ -15,9 +13,10 @@ use netchannel_wire::control::{
 use crate::engine::setup::{EAGER_CREDIT, SessionTerms};
 use crate::error::Error;
 use crate::runtime::helper::ConnectReply;
+use crate::runtime::parts::{self, Made, assign, drop_channels, make_all, make_channels};
 use crate::runtime::sockets::socket;
 use crate::runtime::{RuntimeInner, now};
-use crate::shared::{SessionShared, lock};
+use crate::shared::SessionShared;
 
 /// Read at most this much at a time from one connection, so that none holds up the others.
 const READ_BYTES: usize = 16 << 10;
@@ -29,7 +28,7 @@ pub(super) enum Stage {
     /// The handshake runs.
     Handshake,
     /// The session is up.
-    Up { slot: u32, session: Arc<SessionShared> },
+    Up { session: Arc<SessionShared> },
 }
 
 pub(super) struct Link {
@@ -38,7 +37,7 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) stage: Stage,
     /// Channels made and not yet given to a session.
-    channels: Vec<ChannelKey>,
+    channels: Vec<Made>,
     pub(super) replies: Vec<Arc<ConnectReply>>,
     pub(super) dialed: bool,
 }
@@ -67,10 +66,8 @@ pub(super) fn dial(inner: &RuntimeInner, peer: SocketAddr) -> Result<Link, Error
     let time = now();
     let deadline = time + configuration.handshake_timeout;
     // The peer's number of slots is not known yet; credit begins with what every side has.
-    let slots = configuration.parameters.slots;
-    let made =
-        inner.with_engine_quietly(|e| e.control().make_channels(inner.config.channels, slots))?;
-    let (channels, offers) = offers(made);
+    let channels = make_all(inner, configuration.parameters.slots)?;
+    let offers = channels.iter().map(|made| made.offer.clone()).collect();
     let connection = Connection::client(configuration, session_id(), offers, time);
     match connection {
         Ok(connection) => Ok(Link {
@@ -83,7 +80,7 @@ pub(super) fn dial(inner: &RuntimeInner, peer: SocketAddr) -> Result<Link, Error
             dialed: true,
         }),
         Err(error) => {
-            inner.with_engine_quietly(|e| e.control().drop_channels(&channels));
+            drop_channels(inner, &channels);
             Err(connect_failure(peer, io::ErrorKind::InvalidInput, error.to_string()))
         }
     }
@@ -109,15 +106,6 @@ pub(super) fn answer(
         replies: Vec::new(),
         dialed: false,
     })
-}
-
-fn offers(made: Vec<(ChannelKey, Endpoint)>) -> (Vec<ChannelKey>, Vec<ChannelOffer>) {
-    let offer = |(number, (key, endpoint)): (usize, (ChannelKey, Endpoint))| {
-        let offer =
-            ChannelOffer { index: number as u16, class: Class::Throughput, endpoint: endpoint.0 };
-        (key, offer)
-    };
-    made.into_iter().enumerate().map(offer).unzip()
 }
 
 fn session_id() -> SessionId {
@@ -159,7 +147,7 @@ impl Link {
                 return Ok(());
             }
         }
-        if let Stage::Up { session, .. } = &self.stage
+        if let Stage::Up { session } = &self.stage
             && let Some(error) = session.failure()
         {
             // The data path gave up; tell the peer why.
@@ -318,21 +306,19 @@ impl Link {
     }
 
     fn take_session(&mut self, inner: &RuntimeInner, theirs: &[ChannelOffer]) -> Result<(), Error> {
-        let count = theirs.len().min(usize::from(inner.config.channels).max(theirs.len().min(64)));
-        let theirs = &theirs[..count];
         if theirs.is_empty() {
             return Err(Error::Config { reason: "the peer offered no Channels".into() });
         }
         let terms = self.terms(Role::Server)?;
-        let made = inner
-            .with_engine_quietly(|e| e.control().make_channels(count as u16, terms.peer_slots))?;
-        let (keys, mut ours) = offers(made);
-        self.channels = keys;
-        // The answer names the same Channels in the same classes.
-        for (our, their) in ours.iter_mut().zip(theirs) {
-            our.index = their.index;
-            our.class = their.class;
+        for (number, group) in assign(inner, theirs)? {
+            let offers: Vec<_> = theirs.iter().filter(|their| their.group == number).collect();
+            let made = make_channels(inner, group, offers.len() as u16, terms.peer_slots)?;
+            // The answer names the same Channels.
+            self.channels.extend(made.into_iter().zip(offers).map(|((key, endpoint), their)| {
+                Made { group, key, offer: ChannelOffer { endpoint: endpoint.0, ..their.clone() } }
+            }));
         }
+        let ours = self.channels.iter().map(|made| made.offer.clone()).collect();
         self.start_session(inner, theirs, terms)?;
         self.connection
             .accept(ours)
@@ -348,14 +334,10 @@ impl Link {
             ));
         }
         let terms = self.terms(Role::Client)?;
-        let keep: Vec<ChannelKey> = theirs
-            .iter()
-            .filter_map(|their| self.channels.get(usize::from(their.index)).copied())
-            .collect();
-        let spare: Vec<ChannelKey> =
-            self.channels.iter().filter(|key| !keep.contains(key)).copied().collect();
-        inner.with_engine_quietly(|e| e.control().drop_channels(&spare));
+        let taken = |made: &Made| theirs.iter().any(|their| their.index == made.offer.index);
+        let (keep, spare) = std::mem::take(&mut self.channels).into_iter().partition(taken);
         self.channels = keep;
+        drop_channels(inner, &spare);
         self.start_session(inner, theirs, terms)?;
         self.connection
             .ready(now())
@@ -374,52 +356,33 @@ impl Link {
         })
     }
 
+    /// Connects the Channels and makes a part of the session in every engine that has some.
     fn start_session(
         &mut self,
         inner: &RuntimeInner,
         theirs: &[ChannelOffer],
         terms: SessionTerms,
     ) -> Result<(), Error> {
-        let pairs: Vec<(ChannelKey, Endpoint)> = self
-            .channels
-            .iter()
-            .copied()
-            .zip(theirs.iter().map(|their| Endpoint(their.endpoint.clone())))
-            .collect();
-        let session = SessionShared::new(self.peer, pairs.len() as u16);
-        let shared = Arc::clone(&session);
-        // Memory first, off the polling cores.
-        let slab = lock(&inner.slab_maker).make(&inner.shared.local)?;
+        let session = SessionShared::new(inner.shared.next_session(), self.peer);
         let channels = std::mem::take(&mut self.channels);
-        let slot = inner.with_engine_quietly(|engine| {
-            let control = engine.control();
-            if let Err(error) = control.connect_channels(&pairs, terms.peer_slots) {
-                control.drop_channels(&channels);
-                return Err(error);
-            }
-            let slot = control.add_session(shared, terms, channels);
-            control.add_slab(slot, slab);
-            Ok(slot)
-        })?;
-        self.stage = Stage::Up { slot, session };
+        session.set_parts(parts::start(inner, &session, &channels, theirs, terms)?);
         for reply in self.replies.drain(..) {
-            reply.answer(Ok(slot));
+            reply.answer(Ok(Arc::clone(&session)));
         }
+        self.stage = Stage::Up { session };
         Ok(())
     }
 
     fn drop_channels(&mut self, inner: &RuntimeInner) {
-        let channels = std::mem::take(&mut self.channels);
-        inner.with_engine_quietly(|e| e.control().drop_channels(&channels));
+        drop_channels(inner, &std::mem::take(&mut self.channels));
     }
 
     /// The link is over: streams and callers learn why.
     pub(super) fn end(mut self, inner: &RuntimeInner, error: Error) {
         tracing::debug!(peer = %self.peer, %error, "control connection ended");
         self.drop_channels(inner);
-        if let Stage::Up { slot, session } = &self.stage {
-            let error = error.clone();
-            inner.with_engine_quietly(|e| e.control().end_session(*slot, session, error));
+        if let Stage::Up { session } = &self.stage {
+            parts::end(inner, session, session.parts(), &error);
         }
         for reply in self.replies.drain(..) {
             reply.answer(Err(error.clone()));

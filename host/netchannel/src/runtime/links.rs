@@ -24,7 +24,7 @@ pub(super) struct Links {
     listeners: Vec<TcpListener>,
     links: Vec<Link>,
     /// Sessions that this side dialled, by address.
-    sessions: HashMap<SocketAddr, (u32, Arc<SessionShared>)>,
+    sessions: HashMap<SocketAddr, Arc<SessionShared>>,
 }
 
 impl Links {
@@ -46,9 +46,9 @@ impl Links {
 
     fn connect(&mut self, inner: &RuntimeInner, peer: SocketAddr, reply: Arc<ConnectReply>) {
         // One that has failed is about to end; the peer may be back already.
-        let session = self.sessions.get(&peer).filter(|(_, session)| session.failure().is_none());
-        if let Some((slot, _)) = session {
-            reply.answer(Ok(*slot));
+        let session = self.sessions.get(&peer).filter(|session| session.failure().is_none());
+        if let Some(session) = session {
+            reply.answer(Ok(Arc::clone(session)));
             return;
         }
         let dialing = |link: &&mut Link| {
@@ -75,19 +75,19 @@ impl Links {
             match self.links[index].run(inner) {
                 Ok(()) => {
                     let link = &self.links[index];
-                    if let Stage::Up { slot, session } = &link.stage
+                    if let Stage::Up { session } = &link.stage
                         && link.dialed
                         && session.failure().is_none()
                     {
-                        self.sessions.insert(link.peer, (*slot, Arc::clone(session)));
+                        self.sessions.insert(link.peer, Arc::clone(session));
                     }
                     index += 1;
                 }
                 Err(error) => {
                     let link = self.links.swap_remove(index);
-                    if let Stage::Up { session, .. } = &link.stage
+                    if let Stage::Up { session } = &link.stage
                         && link.dialed
-                        && self.sessions.get(&link.peer).is_some_and(|s| Arc::ptr_eq(&s.1, session))
+                        && self.sessions.get(&link.peer).is_some_and(|s| Arc::ptr_eq(s, session))
                     {
                         self.sessions.remove(&link.peer);
                     }

@@ -1,21 +1,25 @@
-//! The runtime: an engine, the threads that drive it, and what applications call.
+//! The runtime: engines, the threads that drive them, and what applications call.
 //!
-//! - [`owner`]: who drives the engine.
+//! - [`group`]: a Channel group, that is, an engine; [`owner`]: who drives it.
 //! - [`wait`]: what a thread does that must wait.
 //! - [`helper`]: the thread that is asleep unless something beside the data path is to be done.
-//! - [`links`]: control connections; [`link`]: one of them, one per session; [`sockets`].
+//! - [`links`]: control connections; [`link`]: one of them, one per session; [`parts`]: what the
+//!   engines have of a session; [`sockets`].
 //! - [`dedicated`]: the polling thread, if there is one.
 //! - [`reach`]: what streams ask of their engine.
 
 mod dedicated;
+pub(crate) mod group;
 mod helper;
 mod link;
 mod links;
 mod owner;
+mod parts;
 mod reach;
 mod sockets;
 mod wait;
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -23,20 +27,21 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netchannel_units::Timestamp;
+use netchannel_units::{Class, GroupId, Timestamp};
 use netchannel_verbs::{Context, DeviceAttributes};
 
-use crate::application::ApplicationId;
+use crate::application::{Application, ApplicationId};
 use crate::config::{Config, Idle, Poller, StreamOptions};
 use crate::device::{self, Opened};
 use crate::engine::setup::SlabMaker;
 use crate::engine::{Drive, Engine};
 use crate::error::Error;
 use crate::listener::{Backlog, Listener};
-use crate::port::{Port, port};
+use crate::port::Port;
+use crate::runtime::dedicated::Driver;
+use crate::runtime::group::Group;
 use crate::runtime::helper::{ConnectReply, HelperCommand};
-use crate::runtime::owner::Owner;
-use crate::shared::{Command, Shared, lock};
+use crate::shared::{Command, GroupShared, SessionPart, SessionShared, Shared, lock};
 use crate::stats::Stats;
 use crate::stream::Stream;
 
@@ -53,15 +58,16 @@ pub(crate) fn now() -> Timestamp {
 
 /// Everything that the threads of a runtime share.
 pub(crate) struct RuntimeInner {
-    pub(crate) owner: Owner,
+    /// By number, which is the order of precedence.
+    pub(crate) groups: Vec<Group>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) config: Config,
     pub(crate) device: DeviceAttributes,
     pub(crate) reason: String,
     slab_maker: Mutex<Box<dyn SlabMaker>>,
     commands: Mutex<Vec<HelperCommand>>,
-    /// Descriptors of completion events; they live as long as the engine.
-    event_fds: [std::os::fd::RawFd; 2],
+    /// The polling thread, if there is one.
+    driver: Option<Driver>,
     next_port: AtomicU32,
     stop: AtomicBool,
 }
@@ -89,7 +95,7 @@ impl Drop for ThreadPort {
         drop(self.port.take());
         // The engine frees its end before it sleeps again.
         if let Some(inner) = self.inner.upgrade() {
-            inner.wake_driver();
+            inner.wake_drivers();
         }
     }
 }
@@ -127,22 +133,35 @@ impl Runtime {
     fn with_context<C: Context>(context: C, reason: String, config: Config) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new()?);
         let device = context.attributes().clone();
-        let engine = Engine::new(context.clone(), config.clone(), Arc::clone(&shared))?;
-        let event_fds = engine.event_fds();
+        let groups = config
+            .classes()
+            .map(|(id, class)| {
+                let shared = GroupShared::new(id, class, Arc::clone(&shared));
+                let engine = Engine::new(context.clone(), config.clone(), Arc::clone(&shared))?;
+                Ok(Group::new(Box::new(engine), shared))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let driver = match config.poller {
+            Poller::Inline => None,
+            Poller::Dedicated => {
+                groups.iter().for_each(|group| group.set_core(Some(0)));
+                Some(Driver::new()?)
+            }
+        };
         let inner = Arc::new(RuntimeInner {
-            owner: Owner::new(Box::new(engine)),
+            groups,
             shared,
             config,
             device,
             reason,
             slab_maker: Mutex::new(Box::new(context)),
             commands: Mutex::default(),
-            event_fds,
+            driver,
             next_port: AtomicU32::new(1),
             stop: AtomicBool::new(false),
         });
         let mut threads = vec![helper::spawn(Arc::clone(&inner))?];
-        if inner.config.poller == Poller::Dedicated {
+        if inner.driver.is_some() {
             threads.push(dedicated::spawn(Arc::clone(&inner))?);
         }
         let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
@@ -192,11 +211,14 @@ impl Runtime {
         if !self.keeper.inner.command(command) {
             return Err(Error::Closed);
         }
-        let slot = reply.wait()?;
-        let seed = self.keeper.inner.with_engine(|engine| {
+        let session = reply.wait()?;
+        let inner = &self.keeper.inner;
+        let part = inner.part_for(&session, options.class)?;
+        let open = |engine: &mut dyn Drive| {
             let application = ApplicationId::LOCAL;
-            engine.control().open_stream(slot, application, peer.port(), options.class)
-        })?;
+            engine.control().open_stream(part.slot, application, peer.port(), options.class)
+        };
+        let seed = inner.with_engine(inner.group(part.group), open)?;
         Stream::open(Arc::clone(&self.keeper), seed, peer)
     }
 
@@ -228,14 +250,26 @@ impl Keeper {
                 return Ok(f(port));
             }
             ports.retain(|known| known.inner.strong_count() > 0);
-            let number = self.inner.next_port.fetch_add(1, Ordering::Relaxed);
-            let (mut application, engine) = port(number)?;
-            self.inner.shared.inbox.push(Command::Port(Box::new(engine)));
-            let result = f(&mut application);
+            let mut port = Port::new(self.inner.next_port.fetch_add(1, Ordering::Relaxed))?;
+            let result = f(&mut port);
             let inner = Arc::downgrade(&self.inner);
-            ports.push(ThreadPort { runtime: self.id, inner, port: Some(application) });
+            ports.push(ThreadPort { runtime: self.id, inner, port: Some(port) });
             Ok(result)
         })
+    }
+
+    /// Runs `f` with this thread's port, which the group's engine knows from now on.
+    pub(crate) fn with_port_at<R>(
+        self: &Arc<Self>,
+        group: GroupId,
+        f: impl FnOnce(&mut Port) -> R,
+    ) -> Result<R, Error> {
+        self.with_port(|port| {
+            if let Some(end) = port.meet(group)? {
+                self.inner.group(group).shared.inbox.push(Command::Port(Box::new(end)));
+            }
+            Ok(f(port))
+        })?
     }
 
     fn shut_down(&self) -> Result<(), Error> {
@@ -244,9 +278,13 @@ impl Keeper {
             return Ok(());
         }
         let lost = self.inner.linger();
+        // Peers that wait for the confirmation of their last bytes get it before the goodbye.
+        for group in &self.inner.groups {
+            self.inner.with_engine(group, |engine| engine.settle(now()));
+        }
         self.inner.stop.store(true, Ordering::Release);
         self.inner.shared.ask_helper();
-        self.inner.wake_driver();
+        self.inner.wake_drivers();
         for thread in threads {
             // A thread that panicked has said so on standard error.
             let _ = thread.join();
@@ -294,24 +332,32 @@ impl RuntimeInner {
         true
     }
 
-    /// Runs `f` on the engine, waiting for whoever drives it now: for set-up.
-    pub(crate) fn with_engine<R>(&self, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
-        let mut engine = self.owner.own();
-        let result = f(&mut *engine);
-        engine.poll(now());
-        self.let_go(engine);
-        // The dedicated poller sleeps by timers that it knew.
-        self.wake_driver();
-        result
+    pub(crate) fn group(&self, id: GroupId) -> &Group {
+        &self.groups[usize::from(id.0)]
     }
 
-    /// Runs `f` on the engine without telling the helper that somebody drives: for the helper
-    /// itself, and for looking.
-    pub(crate) fn with_engine_quietly<R>(&self, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
-        let mut engine = self.owner.own();
+    /// The part of a session for a new stream: of its class if there is one, with the fewest
+    /// streams.
+    fn part_for(&self, session: &SessionShared, class: Class) -> Result<SessionPart, Error> {
+        let parts = session.parts().iter();
+        let streams = |part: &SessionPart| self.group(part.group).shared.counters.streams.value();
+        let best = parts.min_by_key(|part| (part.class != class, streams(part)));
+        best.copied().ok_or_else(|| session.error())
+    }
+
+    /// A slab of an application's receive windows. Not for polling cores: it takes time.
+    fn make_slab(&self, application: &Arc<Application>) -> Result<Box<dyn Any + Send>, Error> {
+        lock(&self.slab_maker).make(application)
+    }
+
+    /// Runs `f` on an engine, waiting for whoever drives it now: for set-up.
+    pub(crate) fn with_engine<R>(&self, group: &Group, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
+        let mut engine = group.owner.own();
         let result = f(&mut *engine);
         engine.poll(now());
-        self.release(engine);
+        group.let_go(engine);
+        // The dedicated poller sleeps by timers that it knew.
+        self.wake_driver(group);
         result
     }
 
@@ -319,30 +365,47 @@ impl RuntimeInner {
         self.command(HelperCommand::Unlisten(address));
     }
 
-    /// Gives the command to the engine and sees to it that it is taken.
-    pub(crate) fn submit(&self, command: Command) {
-        self.shared.inbox.push(command);
-        self.nudge();
+    /// Gives the command to its stream's engine and sees to it that it is taken.
+    fn submit(&self, command: Command) {
+        let Some(stream) = command.stream() else { return };
+        let group = self.group(stream.group());
+        group.shared.inbox.push(command);
+        self.nudge(group);
     }
 
     /// Sees to it that the inbox is emptied soon.
-    pub(crate) fn nudge(&self) {
-        if self.config.poller == Poller::Dedicated {
-            self.wake_driver();
-            return;
-        }
-        while self.shared.inbox.has_any() {
-            let mut engine = self.owner.own();
+    fn nudge(&self, group: &Group) {
+        while group.shared.inbox.has_any() {
+            if !group.is_inline() {
+                self.wake_driver(group);
+                return;
+            }
+            let mut engine = group.owner.own();
             engine.poll(now());
-            self.let_go(engine);
+            group.let_go(engine);
         }
+    }
+
+    /// Wakes the polling thread of a group if it sleeps. Call after queueing work.
+    pub(crate) fn wake_driver(&self, group: &Group) {
+        if group.core().is_some()
+            && let Some(driver) = &self.driver
+        {
+            driver.wake();
+        }
+    }
+
+    fn wake_drivers(&self) {
+        self.groups.iter().for_each(|group| self.wake_driver(group));
     }
 
     /// Drives until no stream is left that its application let go; returns how many are.
     fn linger(&self) -> usize {
         let deadline = now() + LINGER;
         loop {
-            let left = self.with_engine(|engine| engine.control().unfinished());
+            let unfinished =
+                |group| self.with_engine(group, |engine| engine.control().unfinished());
+            let left = self.groups.iter().map(unfinished).sum();
             if left == 0 || now() >= deadline {
                 return left;
             }

@@ -9,10 +9,7 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-use netchannel_shared_memory::wake::Wake;
-
 use crate::engine::Drive;
-use crate::runtime::{RuntimeInner, now};
 
 /// What the helper thread does about the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +38,6 @@ pub(crate) struct Owner {
     /// Application threads that sleep on completion events.
     pub(super) sleepers: AtomicU32,
     helper_mode: AtomicU8,
-    /// The dedicated poller sleeps; who queues work wakes it.
-    pub(super) driver_asleep: AtomicBool,
-    pub(super) driver_wake: Option<Wake>,
 }
 
 // SAFETY: the engine is `Send` and reached only through an `Engine` guard, of which `taken` allows
@@ -65,8 +59,6 @@ impl Owner {
             waiting: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             helper_mode: AtomicU8::new(HelperMode::Ticking as u8),
-            driver_asleep: AtomicBool::new(false),
-            driver_wake: Wake::new().ok(),
         }
     }
 
@@ -157,48 +149,5 @@ impl Drop for OwnedEngine<'_> {
     fn drop(&mut self) {
         // Release: the next driver sees everything that this one did.
         self.owner.taken.store(false, Ordering::Release);
-    }
-}
-
-impl RuntimeInner {
-    /// Gives the engine back on the way to the application, and lets the helper know that
-    /// somebody was here.
-    pub(crate) fn let_go(&self, engine: OwnedEngine<'_>) {
-        self.release(engine);
-        self.tell_helper();
-    }
-
-    /// Gives the engine back; sleepers will not miss what arrives from now on.
-    pub(super) fn release(&self, mut engine: OwnedEngine<'_>) {
-        if self.owner.sleepers.load(Ordering::SeqCst) > 0 {
-            engine.arm();
-            // What came before the arming makes no event.
-            while engine.poll(now()) {
-                engine.arm();
-            }
-        }
-    }
-
-    /// Makes the helper look after the engine in 500 us, if it does not do so already.
-    pub(super) fn tell_helper(&self) {
-        if self.owner.helper_mode() != HelperMode::Ticking
-            && self.owner.set_helper_mode(HelperMode::Ticking) != HelperMode::Ticking
-            && let Err(error) = self.shared.helper_wake.notify()
-        {
-            tracing::warn!(%error, "cannot wake the helper thread");
-        }
-    }
-
-    /// Wakes the dedicated poller if it sleeps. Call after queueing work.
-    pub(crate) fn wake_driver(&self) {
-        // The waker's half of the sleeper protocol: queue, fence, look.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.owner.driver_asleep.load(Ordering::Relaxed)
-            && self.owner.driver_asleep.swap(false, Ordering::AcqRel)
-            && let Some(wake) = &self.owner.driver_wake
-            && let Err(error) = wake.notify()
-        {
-            tracing::warn!(%error, "cannot wake the polling thread");
-        }
     }
 }

@@ -4,60 +4,65 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::config::Poller;
 use crate::engine::StreamKey;
 use crate::error::Error;
 use crate::port::Doorbell;
+use crate::runtime::group::Group;
 use crate::runtime::{Keeper, now};
-use crate::shared::{Command, StreamSeed};
+use crate::shared::{Command, SessionPart, StreamSeed};
 use crate::stream::StreamInfo;
 
 impl Keeper {
-    /// Gives the command to the engine and sees to it that it is taken.
+    /// Gives the command to the stream's engine and sees to it that it is taken.
     pub(crate) fn submit(&self, command: Command) {
         self.inner.submit(command);
     }
 
+    /// Where a stream lives.
+    fn home(&self, stream: StreamKey) -> &Group {
+        self.inner.group(stream.group())
+    }
+
+    /// Puts a doorbell into the ring of the stream's engine. False if the ring is full.
+    fn ring_bell(self: &Arc<Self>, doorbell: Doorbell) -> Result<bool, Error> {
+        self.with_port_at(doorbell.stream.group(), |port| port.ring(doorbell))
+    }
+
     /// Tells the engine to look at a stream's cell: at once, if this thread may drive it.
     pub(crate) fn ring(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
-        let inner = &self.inner;
-        if inner.config.poller == Poller::Inline
-            && let Some(mut engine) = inner.owner.try_own()
-        {
+        let group = self.home(doorbell.stream);
+        if let Some(mut engine) = group.try_drive() {
             engine.doorbell(doorbell);
             engine.poll(now());
-            inner.let_go(engine);
+            group.let_go(engine);
             return Ok(());
         }
-        while !self.with_port(|port| port.ring(doorbell))? {
+        while !self.ring_bell(doorbell)? {
             // Full: somebody has to take what is in it.
-            inner.wake_driver();
-            inner.with_engine(|_| ());
+            self.inner.with_engine(group, |_| ());
         }
-        match inner.config.poller {
-            Poller::Dedicated => inner.wake_driver(),
+        match group.is_inline() {
             // Whoever drives takes it in its next pass; if this one was its last, it is ours.
-            Poller::Inline => inner.with_engine(|_| ()),
+            true => self.inner.with_engine(group, |_| ()),
+            false => self.inner.wake_driver(group),
         }
         Ok(())
     }
 
     /// As [`ring`](Self::ring), for what the engine's next pass may take along.
     pub(crate) fn ring_soon(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
-        match self.with_port(|port| port.ring(doorbell))? {
+        match self.ring_bell(doorbell)? {
             true => Ok(()),
             false => self.ring(doorbell),
         }
     }
 
-    /// One pass of the engine, if it is for applications' threads to drive and nobody does.
-    pub(crate) fn drive(&self) {
-        let inner = &self.inner;
-        if inner.config.poller == Poller::Inline
-            && let Some(mut engine) = inner.owner.try_own()
-        {
+    /// One pass of a stream's engine, if it is for applications' threads to drive and nobody does.
+    pub(crate) fn drive(&self, stream: StreamKey) {
+        let group = self.home(stream);
+        if let Some(mut engine) = group.try_drive() {
             engine.poll(now());
-            inner.let_go(engine);
+            group.let_go(engine);
         }
     }
 
@@ -69,15 +74,15 @@ impl Keeper {
         bytes: &[u8],
         patient: bool,
     ) -> Option<usize> {
-        let inner = &self.inner;
-        if inner.config.poller != Poller::Inline || !inner.device.moves_bytes_while_posting() {
+        if !self.inner.device.moves_bytes_while_posting() {
             return None;
         }
-        let mut engine = inner.owner.try_own()?;
+        let group = self.home(stream);
+        let mut engine = group.try_drive()?;
         // SAFETY: the slice is valid for reads during the call.
         let taken =
             unsafe { engine.write_direct(&now, stream, bytes.as_ptr(), bytes.len(), patient) };
-        inner.let_go(engine);
+        group.let_go(engine);
         taken
     }
 
@@ -108,10 +113,17 @@ impl Keeper {
             peer: seed.session.peer,
             device: inner.device.name.clone(),
             provider: inner.device.provider,
-            channels: seed.session.channels,
+            channels: channels_of(seed),
             class: seed.class,
             policy: inner.config.policy,
             reason: inner.reason.clone(),
         }
     }
+}
+
+/// Channels of the stream's group of its session.
+fn channels_of(seed: &StreamSeed) -> u16 {
+    let own =
+        |part: &&SessionPart| part.group == seed.key.group() && part.slot == seed.key.session();
+    seed.session.parts().iter().find(own).map_or(0, |part| part.channels)
 }

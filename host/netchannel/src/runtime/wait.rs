@@ -1,21 +1,23 @@
 //! What a thread does that must wait.
 //!
-//! It drives the engine (inline poller) or watches memory (dedicated poller); with
+//! It drives the engine that it waits for, and the others now and then, or watches memory while
+//! polling cores do that; with
 //! [`Idle::Sleep`] it sleeps after a short while. Before it sleeps it notes itself where the
 //! engine looks after publishing, and looks once more itself: flag, fence, re-check, sleep.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
-use netchannel_units::Timestamp;
+use netchannel_units::{GroupId, Timestamp};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
-use crate::config::{Idle, Poller};
+use crate::config::Idle;
 use crate::error::Error;
 use crate::port::PortShared;
+use crate::runtime::group::Group;
 use crate::runtime::{Keeper, RuntimeInner, now};
 
 /// A spinning thread that found nothing for this long lets others have the processor. Linux 6.13
@@ -33,12 +35,15 @@ pub(crate) trait Waitable {
     fn is_ready(&self) -> bool;
     /// Notes or forgets the port to wake when it happens.
     fn set_waiter(&self, port: Option<&Arc<PortShared>>);
+    /// The group in which it happens; `None` if it may be any.
+    fn group(&self) -> Option<GroupId>;
 }
 
 /// A waiter word of a stream's cell.
 pub(crate) struct CellWait<'a, F> {
     pub(crate) word: &'a AtomicU32,
     pub(crate) ready: F,
+    pub(crate) group: GroupId,
 }
 
 impl<F: Fn() -> bool> Waitable for CellWait<'_, F> {
@@ -47,6 +52,9 @@ impl<F: Fn() -> bool> Waitable for CellWait<'_, F> {
     }
     fn set_waiter(&self, port: Option<&Arc<PortShared>>) {
         self.word.store(port.map_or(0, |p| p.number), Ordering::Relaxed);
+    }
+    fn group(&self) -> Option<GroupId> {
+        Some(self.group)
     }
 }
 
@@ -73,7 +81,11 @@ impl Keeper {
         if deadline.is_some_and(|at| now() >= at) {
             return Ok(Waited::TimedOut);
         }
-        let port = self.with_port(|port| Arc::clone(&port.shared))?;
+        let port = match what.group() {
+            // Its engine must know whom to wake.
+            Some(group) => self.with_port_at(group, |port| Arc::clone(&port.shared))?,
+            None => self.with_port(|port| Arc::clone(&port.shared))?,
+        };
         let waited = loop {
             what.set_waiter(Some(&port));
             fence(Ordering::SeqCst);
@@ -83,17 +95,10 @@ impl Keeper {
             if deadline.is_some_and(|at| now() >= at) {
                 break Waited::TimedOut;
             }
-            match inner.config.poller {
-                Poller::Inline => inner.sleep_on_events(&port, what, deadline),
-                Poller::Dedicated => {
-                    inner.shared.counters.wakeups.add_shared(1);
-                    sleep(&[port.wake.fd()], remaining(deadline));
-                    let _ = port.wake.drain();
-                }
-            }
+            inner.sleep_on_events(&port, what, deadline);
         };
         what.set_waiter(None);
-        inner.tell_helper_unless_dedicated();
+        inner.groups_of(what).iter().for_each(Group::tell_helper);
         Ok(waited)
     }
 }
@@ -114,9 +119,11 @@ pub(super) fn sleep(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<bo
 }
 
 impl RuntimeInner {
-    fn tell_helper_unless_dedicated(&self) {
-        if self.config.poller == Poller::Inline {
-            self.tell_helper();
+    /// The groups that may make it happen.
+    fn groups_of(&self, what: &dyn Waitable) -> &[Group] {
+        match what.group() {
+            Some(group) => std::slice::from_ref(self.group(group)),
+            None => &self.groups,
         }
     }
 
@@ -128,8 +135,8 @@ impl RuntimeInner {
             let short = start + self.config.spin_before_sleep;
             until = Some(until.map_or(short, |at| at.min(short)));
         }
-        let inline = self.config.poller == Poller::Inline;
-        self.tell_helper_unless_dedicated();
+        let groups = self.groups_of(what);
+        groups.iter().for_each(Group::tell_helper);
         let mut moved_at = start;
         let mut time = start;
         let mut passes = 0u32;
@@ -137,19 +144,27 @@ impl RuntimeInner {
             passes += 1;
             if passes.is_multiple_of(PASSES_PER_CLOCK) {
                 time = now();
+                self.poll_others(what, time);
             }
-            if inline && let Some(mut engine) = self.owner.try_own() {
+            let mut drove = false;
+            for group in groups {
+                let Some(mut engine) = group.try_drive() else { continue };
+                drove = true;
                 if engine.poll(time) {
                     moved_at = time;
                 }
                 if what.is_ready() {
-                    self.let_go(engine);
+                    group.let_go(engine);
                     return Some(Waited::Ready);
                 }
                 drop(engine);
-                self.owner.give_way();
-            } else if what.is_ready() {
-                return Some(Waited::Ready);
+                group.owner.give_way();
+            }
+            if !drove {
+                if what.is_ready() {
+                    return Some(Waited::Ready);
+                }
+                std::hint::spin_loop();
             }
             if until.is_some_and(|until| time >= until) {
                 return None;
@@ -158,58 +173,100 @@ impl RuntimeInner {
                 moved_at = time;
                 std::thread::yield_now();
             }
-            if !inline {
-                std::hint::spin_loop();
+        }
+    }
+
+    /// One pass over the groups that this thread does not wait for: with one thread waiting, the
+    /// streams of all of them go on.
+    fn poll_others(&self, what: &dyn Waitable, time: Timestamp) {
+        let Some(own) = what.group() else { return };
+        for group in self.groups.iter().filter(|group| group.id() != own) {
+            if let Some(mut engine) = group.try_drive()
+                && engine.poll(time)
+            {
+                group.let_go(engine);
             }
         }
     }
 
-    /// Arms the completion events and sleeps on them and on the port's wake-up.
+    /// Arms the completion events of the groups that may make it happen, and sleeps on them and on
+    /// the port's wake-up. The helper thread looks after the other groups.
     fn sleep_on_events(
         &self,
         port: &Arc<PortShared>,
         what: &dyn Waitable,
         deadline: Option<Timestamp>,
     ) {
-        let Some(mut engine) = self.owner.try_own() else {
-            // Passes are short.
-            std::thread::yield_now();
-            return;
-        };
-        // Who drives need not be woken by what it publishes: that would be two system calls and an
-        // empty sleep per message.
-        what.set_waiter(None);
-        let time = now();
-        engine.settle(time);
-        engine.arm();
-        if engine.poll(time) || what.is_ready() {
-            self.let_go(engine);
-            return;
+        let mut asleep = Asleep { groups: Vec::new() };
+        let mut timeout = deadline;
+        for group in self.groups_of(what).iter().filter(|group| group.is_inline()) {
+            let Some(mut engine) = group.owner.try_own() else {
+                // Passes are short.
+                std::thread::yield_now();
+                return;
+            };
+            // Who drives need not be woken by what it publishes: that would be two system calls and
+            // an empty sleep per message.
+            what.set_waiter(None);
+            let time = now();
+            engine.settle(time);
+            engine.arm();
+            if engine.poll(time) || what.is_ready() {
+                group.let_go(engine);
+                return;
+            }
+            timeout = [timeout, engine.next_timeout()].into_iter().flatten().min();
+            // Counted before the engine is free: whoever drives next arms again before it goes.
+            asleep.add(group);
         }
         what.set_waiter(Some(port));
         fence(Ordering::SeqCst);
-        // Not everything that is waited for comes from the engine.
+        // Others may have driven meanwhile, and not everything that is waited for comes from an
+        // engine.
         if what.is_ready() {
-            self.let_go(engine);
+            asleep.groups.iter().for_each(|group| group.tell_helper());
             return;
         }
-        let timeout = [deadline, engine.next_timeout()].into_iter().flatten().min();
-        // SAFETY: the completion queues live as long as the engine, which lives as long as `self`.
-        let events = self.event_fds.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
-        // Counted before the engine is free: whoever drives next arms again before it goes.
-        self.owner.sleepers.fetch_add(1, Ordering::SeqCst);
-        drop(engine);
-        let ready = sleep(&[port.wake.fd().as_fd(), events[0], events[1]], remaining(timeout));
-        self.owner.sleepers.fetch_sub(1, Ordering::SeqCst);
+        let mut fds = vec![port.wake.fd()];
+        fds.extend(asleep.groups.iter().flat_map(|group| group.events()));
+        let ready = sleep(&fds, remaining(timeout));
         self.shared.counters.wakeups.add_shared(1);
         if ready[0] {
             let _ = port.wake.drain();
         }
-        if let Some(mut engine) = self.owner.try_own() {
-            what.set_waiter(None);
-            engine.drain_events([ready[1], ready[2]]);
-            engine.poll(now());
-            self.let_go(engine);
+        let slept = std::mem::take(&mut asleep.groups);
+        Asleep::wake(&slept);
+        for (group, ready) in slept.into_iter().zip(ready[1..].chunks_exact(2)) {
+            if let Some(mut engine) = group.try_drive() {
+                what.set_waiter(None);
+                engine.drain_events([ready[0], ready[1]]);
+                engine.poll(now());
+                group.let_go(engine);
+            }
         }
+    }
+}
+
+/// The groups on whose events this thread sleeps: those who drive them take care.
+struct Asleep<'a> {
+    groups: Vec<&'a Group>,
+}
+
+impl<'a> Asleep<'a> {
+    fn add(&mut self, group: &'a Group) {
+        group.owner.sleepers.fetch_add(1, Ordering::SeqCst);
+        self.groups.push(group);
+    }
+
+    fn wake(groups: &[&Group]) {
+        for group in groups {
+            group.owner.sleepers.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        Self::wake(&self.groups);
     }
 }

@@ -25,7 +25,7 @@ use netchannel_wire::frame::reset;
 use crate::cell::flags;
 use crate::config::Policy;
 use crate::error::Error;
-use crate::runtime::{CellWait, Keeper};
+use crate::runtime::Keeper;
 use crate::shared::{Command, StreamSeed};
 
 pub use chunk::{Chunk, Words};
@@ -43,7 +43,7 @@ pub struct StreamInfo {
     pub device: String,
     /// Who drives it.
     pub provider: Provider,
-    /// Channels of the session.
+    /// Channels that its bytes may take: those of its group of the session.
     pub channels: u16,
     /// The stream's class.
     pub class: Class,
@@ -74,11 +74,11 @@ impl Stream {
         seed: StreamSeed,
         peer: SocketAddr,
     ) -> Result<Self, Error> {
-        let stream = Self::new(Arc::clone(&keeper), seed);
+        let stream = Self::new(keeper, seed);
         let shared = Arc::clone(stream.receive.shared());
         let settled = flags::OPENED | flags::RESET | flags::STOPPED | flags::DEAD;
         let ready = || shared.flags() & settled != 0;
-        keeper.wait(&CellWait { word: &shared.application().read_waiter, ready }, None)?;
+        shared.wait(&shared.application().read_waiter, ready)?;
         let bits = shared.flags();
         if bits & flags::DEAD != 0 {
             return Err(shared.session_error());

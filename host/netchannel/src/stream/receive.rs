@@ -12,7 +12,7 @@ use netchannel_wire::frame::reset;
 use crate::cell::flags;
 use crate::error::Error;
 use crate::port::{Doorbell, What};
-use crate::runtime::{CellWait, Waited};
+use crate::runtime::Waited;
 use crate::shared::Command;
 use crate::stream::chunk::Chunk;
 use crate::stream::shared::Shared;
@@ -138,7 +138,7 @@ impl ReceiveHalf {
         if let Some(count) = self.take(out)? {
             return Ok(count);
         }
-        self.shared.keeper.drive();
+        self.shared.drive();
         self.take(out)?.ok_or(Error::WouldBlock)
     }
 
@@ -168,7 +168,7 @@ impl ReceiveHalf {
     /// [`Error::WouldBlock`] if there is nothing yet; as [`borrow`](Self::borrow).
     pub fn try_borrow(&mut self) -> Result<Option<Chunk<'_>>, Error> {
         if !self.has_bytes()? {
-            self.shared.keeper.drive();
+            self.shared.drive();
         }
         if self.has_bytes()? {
             return self.next_chunk().map(Some);
@@ -211,7 +211,7 @@ impl ReceiveHalf {
         if self.unpolled >= READ_SLICE {
             // As in `take`; who finds bytes at every look would not drive at all otherwise.
             self.unpolled = 0;
-            self.shared.keeper.drive();
+            self.shared.drive();
         }
         Ok(())
     }
@@ -221,7 +221,7 @@ impl ReceiveHalf {
         let shared = &self.shared;
         let ready = || shared.seed.cell.state().is_readable();
         let word = &shared.application().read_waiter;
-        let waited = shared.keeper.wait(&CellWait { word, ready }, None)?;
+        let waited = shared.wait(word, ready)?;
         debug_assert_eq!(waited, Waited::Ready, "without a deadline");
         Ok(())
     }
@@ -236,7 +236,7 @@ impl ReceiveHalf {
             self.tell()?;
             if copied == READ_SLICE {
                 // The peer's writer waits for confirmations while we copy.
-                self.shared.keeper.drive();
+                self.shared.drive();
             }
         }
         if done > 0 || out.is_empty() {

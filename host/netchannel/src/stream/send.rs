@@ -8,7 +8,7 @@ use netchannel_vns::StreamError;
 
 use crate::cell::flags;
 use crate::error::Error;
-use crate::runtime::CellWait;
+
 use crate::shared::Command;
 use crate::stream::buffer::{BufferClaim, Space};
 use crate::stream::reservation::Reservation;
@@ -65,7 +65,7 @@ impl SendHalf {
         let shared = &self.shared;
         let settled = flags::FINISHED | flags::STOPPED | flags::DEAD;
         let ready = || shared.flags() & settled != 0;
-        shared.keeper.wait(&CellWait { word: &shared.application().write_waiter, ready }, None)?;
+        shared.wait(&shared.application().write_waiter, ready)?;
         let bits = shared.flags();
         if bits & flags::FINISHED != 0 {
             return Ok(());
@@ -111,7 +111,7 @@ impl SendHalf {
     pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, Error> {
         let mut space = self.make_space(len)?;
         if space.is_none() {
-            self.shared.keeper.drive();
+            self.shared.drive();
             space = self.make_space(len)?;
         }
         let space = space.ok_or(Error::WouldBlock)?;
@@ -131,7 +131,7 @@ impl SendHalf {
         }
         let mut taken = self.write_some(bytes, false)?;
         if taken == 0 {
-            self.shared.keeper.drive();
+            self.shared.drive();
             taken = self.write_some(bytes, false)?;
         }
         if taken == 0 { Err(Error::WouldBlock) } else { Ok(taken) }
@@ -176,7 +176,7 @@ impl SendHalf {
         let shared = &self.shared;
         let ready = || shared.seed.cell.state().is_writable();
         let word = &shared.application().write_waiter;
-        shared.keeper.wait(&CellWait { word, ready }, None)?;
+        shared.wait(word, ready)?;
         Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! What both halves of a stream share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
 
 use crate::cell::{ApplicationSide, EngineSide};
 use crate::error::Error;
 use crate::port::{Doorbell, What};
-use crate::runtime::Keeper;
+use crate::runtime::{CellWait, Keeper, Waited};
 use crate::shared::{Command, StreamSeed};
 
 /// What both halves share; the last one to go releases the stream.
@@ -37,6 +38,17 @@ impl Shared {
     /// Tells the engine to look at the cell: at once, if this thread may drive it.
     pub(super) fn ring(&self, what: What) -> Result<(), Error> {
         self.keeper.ring(Doorbell { stream: self.seed.key, what })
+    }
+
+    /// One pass of the stream's engine, if this thread may drive it.
+    pub(super) fn drive(&self) {
+        self.keeper.drive(self.seed.key);
+    }
+
+    /// Waits for what the engine writes into the cell; `word` says who waits.
+    pub(super) fn wait(&self, word: &AtomicU32, ready: impl Fn() -> bool) -> Result<Waited, Error> {
+        let group = self.seed.key.group();
+        self.keeper.wait(&CellWait { word, ready, group }, None)
     }
 
     /// Why the session is over.

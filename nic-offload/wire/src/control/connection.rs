@@ -44,8 +44,8 @@ pub struct Connection {
     role: Role,
     state: State,
     configuration: Configuration,
-    /// Client: indexes and classes of the Channels that it offered. Server: those of the peer.
-    offered: Vec<(u16, Class)>,
+    /// Client: index, group and class of the Channels that it offered. Server: of the peer's.
+    offered: Vec<(u16, u8, Class)>,
     negotiated: Option<Negotiated>,
     assembler: Assembler,
     /// Records to be sent; the first `sent` bytes have been.
@@ -75,7 +75,7 @@ impl Connection {
     ) -> Result<Self, ControlError> {
         let mut this = Self::new(Role::Client, State::AwaitAccept, configuration, now)?;
         ChannelOffer::check(&channels)?;
-        this.offered = negotiation::indexes(&channels);
+        this.offered = negotiation::names(&channels);
         let hello = Hello {
             min_version: this.configuration.versions.min,
             max_version: this.configuration.versions.max,
@@ -286,7 +286,7 @@ impl Connection {
         match message {
             ControlMessage::Hello(hello) => {
                 self.negotiated = Some(negotiation::judge_hello(&self.configuration, &hello)?);
-                self.offered = negotiation::indexes(&hello.channels);
+                self.offered = negotiation::names(&hello.channels);
                 self.events.push_back(ControlEvent::PeerHello(hello));
             }
             ControlMessage::Accept(accept) => {

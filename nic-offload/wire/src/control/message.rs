@@ -27,6 +27,10 @@ pub struct ChannelOffer {
     /// What the provider needs to connect to it; only the provider reads it.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub endpoint: Vec<u8>,
+    /// Number of its group in the session. The Channels of a group have one class, and the
+    /// streams on them one space of numbers.
+    #[n(3)]
+    pub group: u8,
 }
 
 impl ChannelOffer {
@@ -35,7 +39,15 @@ impl ChannelOffer {
     /// Channels that one message can carry (if they also fit into one record).
     pub const MAX_CHANNELS: usize = 256;
 
-    /// Whether lengths are in range and no index comes twice.
+    /// Groups that a session can have.
+    pub const MAX_GROUPS: u8 = 64;
+
+    /// What the two sides' offers of one Channel must have in common.
+    pub fn name(&self) -> (u16, u8, Class) {
+        (self.index, self.group, self.class)
+    }
+
+    /// Whether lengths are in range, no index comes twice and every group has one class.
     ///
     /// # Errors
     /// [`ControlError::OutOfRange`] or [`ControlError::ChannelOffers`].
@@ -47,6 +59,13 @@ impl ChannelOffer {
             if offers.iter().take(i).any(|earlier| earlier.index == offer.index) {
                 let index = offer.index;
                 return Err(ControlError::ChannelOffers { index, what: "comes twice" });
+            }
+            let most = u64::from(Self::MAX_GROUPS - 1);
+            in_range("number of a group", u64::from(offer.group), 0..=most)?;
+            let differs = |other: &&Self| other.group == offer.group && other.class != offer.class;
+            if offers.iter().take(i).any(|earlier| differs(&earlier)) {
+                let what = "has another class than its group";
+                return Err(ControlError::ChannelOffers { index: offer.index, what });
             }
         }
         Ok(())

@@ -65,7 +65,7 @@ pub(super) fn judge_hello(ours: &Configuration, hello: &Hello) -> Result<Negotia
 /// Client: the server may only take what was offered.
 pub(super) fn judge_accept(
     ours: &Configuration,
-    offered: &[(u16, Class)],
+    offered: &[(u16, u8, Class)],
     accept: &Accept,
 ) -> Result<Negotiated, ControlError> {
     let Accept { version, features, parameters, channels } = accept;
@@ -90,13 +90,13 @@ fn check_provider(ours: &Parameters, peers: &Parameters) -> Result<(), ControlEr
     Err(ControlError::Refused { reason: Reason::Provider, text })
 }
 
-/// Each Channel of an answer must be one that was offered, in its class.
+/// Each Channel of an answer must be one that was offered, in its group and class.
 pub(super) fn check_answer(
-    offered: &[(u16, Class)],
+    offered: &[(u16, u8, Class)],
     answer: &[ChannelOffer],
 ) -> Result<(), ControlError> {
     ChannelOffer::check(answer)?;
-    match answer.iter().find(|offer| !offered.contains(&(offer.index, offer.class))) {
+    match answer.iter().find(|offer| !offered.contains(&offer.name())) {
         Some(offer) => {
             Err(ControlError::NotOffered { what: "channel", value: u64::from(offer.index) })
         }
@@ -105,6 +105,6 @@ pub(super) fn check_answer(
 }
 
 /// What of an offer the answer is held against.
-pub(super) fn indexes(channels: &[ChannelOffer]) -> Vec<(u16, Class)> {
-    channels.iter().map(|offer| (offer.index, offer.class)).collect()
+pub(super) fn names(channels: &[ChannelOffer]) -> Vec<(u16, u8, Class)> {
+    channels.iter().map(ChannelOffer::name).collect()
 }

@@ -17,7 +17,8 @@ pub struct SoftOptions {
     pub max_inline: Option<u32>,
     /// A link behind the port, shared by all queue pairs of the device.
     pub link: Option<LinkModel>,
-    /// A link for each queue pair instead: taken round robin, in the order in which they are made.
+    /// A link for each queue pair instead: taken round robin, in the order in which they are made
+    /// (in a session: the latency Channels first).
     pub links: Vec<LinkModel>,
     /// Where timers and link models take the time from.
     pub clock: Clock,
