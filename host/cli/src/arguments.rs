@@ -226,6 +226,38 @@ pub(crate) enum PerfTool {
     /// Half of the round trip of a message
     #[command(after_help = PERF_HELP)]
     Lat(MeasureArgs),
+    /// What this machine can do without a stack: copies, a pipeline of two processes, core to core
+    #[command(after_help = LIMITS_HELP)]
+    Limits(LimitsArgs),
+}
+
+const LIMITS_HELP: &str = "\
+Examples:
+  netchannel perf limits
+  netchannel perf limits --size 64KiB --json
+
+Three limits: copies on one core by working set, from the first cache to memory; a bare pipeline of
+two processes that move --size buffers through a ring of --window bytes with one and with two copies
+of each byte; half a round trip of a cache line between two cores. The processes take one of the
+first two processors each. Rates are in gigabits per second, as those of `perf bw`.";
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LimitsArgs {
+    /// Bytes of each application buffer in the pipeline
+    #[arg(short, long, value_name = "BYTES", default_value = "1MiB", value_parser = quantity::size)]
+    pub(crate) size: usize,
+
+    /// Bytes of the ring in the pipeline
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = quantity::size)]
+    pub(crate) window: usize,
+
+    /// Seconds for each figure
+    #[arg(short = 'D', long, value_name = "SECONDS", default_value = "0.5", value_parser = quantity::seconds)]
+    pub(crate) duration: Duration,
+
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A stack to compare with.
@@ -312,6 +344,7 @@ impl Command {
             Self::Send(send) => Some(&send.engine),
             Self::Perf(perf) => match &perf.tool {
                 PerfTool::Bw(measure) | PerfTool::Lat(measure) => Some(&measure.engine),
+                PerfTool::Limits(_) => None,
             },
             Self::Devices(_) | Self::Child { .. } => None,
         }

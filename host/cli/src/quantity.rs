@@ -73,6 +73,13 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Bytes in powers of 1024, for sizes that are such.
+pub(crate) fn show_binary(bytes: u64) -> String {
+    let unit = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fits = unit.into_iter().find(|(_, log2)| bytes > 0 && bytes.is_multiple_of(1 << log2));
+    fits.map_or(format!("{bytes} B"), |(name, log2)| format!("{} {name}", bytes >> log2))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +107,9 @@ mod tests {
 
     #[test]
     fn bytes_for_people() {
+        assert_eq!(show_binary(65_536), "64 KiB");
+        assert_eq!(show_binary(3 << 20), "3 MiB");
+        assert_eq!(show_binary(1_000), "1000 B");
         assert_eq!(show_bytes(999), "999 B");
         assert_eq!(show_bytes(1_048_576), "1.0 MB");
         assert_eq!(show_bytes(999_990_000), "1.0 GB");

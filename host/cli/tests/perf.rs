@@ -159,3 +159,33 @@ fn the_demo_moves_a_file_and_leaves_nothing() {
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "temporary files are gone");
 }
+
+#[test]
+fn limits_have_one_form() {
+    let arguments = ["perf", "limits", "-D", "0.01", "--size", "64KiB", "--json"];
+    let (code, output, errors) = run(&arguments);
+    assert_eq!(code, 0, "{errors}");
+    let limits: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(keys(&limits), ["copy", "core_to_core", "pipeline", "processor", "processors"]);
+    let positive = |value: &Value| assert!(value.as_f64().unwrap() > 0.0, "{limits}");
+    let copies = limits["copy"].as_array().unwrap();
+    let sets: Vec<_> = copies.iter().map(|copy| copy["working_set"].as_u64().unwrap()).collect();
+    assert!(sets.is_sorted() && sets[0] <= 32 << 10 && sets[sets.len() - 1] >= 64 << 20);
+    copies.iter().for_each(|copy| positive(&copy["gbps"]));
+    let pipelines = limits["pipeline"].as_array().unwrap();
+    assert_eq!(pipelines.len(), 2);
+    for (pipeline, copies) in pipelines.iter().zip(1..) {
+        assert_eq!(keys(pipeline), ["chunk", "copies", "gbps", "size", "window"]);
+        assert_eq!((&pipeline["copies"], &pipeline["size"]), (&copies.into(), &65_536.into()));
+        positive(&pipeline["gbps"]);
+    }
+    let times = &limits["core_to_core"];
+    assert_eq!(keys(times), ["p50_us", "p999_us", "p99_us"]);
+    positive(&times["p50_us"]);
+
+    let (code, output, errors) = run(&["perf", "limits", "-D", "0.01"]);
+    assert_eq!(code, 0, "{errors}");
+    for word in ["16 KiB", "256 MiB", "1 copy", "2 copies", "99.9%"] {
+        assert!(output.contains(word), "{word} in {output}");
+    }
+}

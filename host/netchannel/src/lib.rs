@@ -28,6 +28,7 @@
 //! - [`stream`], [`listener`], [`runtime`]: what applications call.
 //! - `cell`, `port`, `region`: the memory between applications and the engine; `application`:
 //!   whose it is.
+//! - `bench`: two engines in one thread, for benchmarks.
 //! - `engine`: sessions, streams and Channels; `shared`: what everybody shares.
 
 pub mod config;
@@ -41,6 +42,10 @@ pub mod stream;
 
 #[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod application;
+/// For this project's own benchmarks.
+#[cfg(any(test, feature = "bench"))]
+#[doc(hidden)]
+pub mod bench;
 #[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod cell;
 #[allow(dead_code, reason = "for applications of other processes, which come next")]

@@ -5,6 +5,7 @@
 //! - [`netchannel`]: NetChannel. [`tcp`]: kernel TCP, the baseline.
 //! - [`bandwidth`], [`latency`]: the workloads.
 //! - [`limit`]: what two processes of this machine can do without any stack.
+//! - [`limits`]: all of that in one report.
 //! - [`child`]: processes of one's own program, for runs that need two.
 //! - [`control`], [`server`], [`client`]: two hosts agree on runs.
 //! - [`local`]: a server as another process of this host.
@@ -22,6 +23,7 @@ pub mod control;
 pub mod error;
 pub mod latency;
 pub mod limit;
+pub mod limits;
 pub mod local;
 pub mod netchannel;
 pub mod report;

@@ -1,7 +1,9 @@
 //! `netchannel perf`.
 //!
 //! - [`plan`]: arguments into a run. [`table`]: the result for people.
+//! - [`limits`]: what this machine can do without a stack.
 
+mod limits;
 pub(crate) mod plan;
 pub(crate) mod table;
 
@@ -37,6 +39,7 @@ pub(crate) fn run(tool: &PerfTool, settings: Settings) -> anyhow::Result<()> {
     let (tool, arguments) = match tool {
         PerfTool::Bw(arguments) => (Tool::Bandwidth, arguments),
         PerfTool::Lat(arguments) => (Tool::Latency, arguments),
+        PerfTool::Limits(arguments) => return limits::run(arguments),
     };
     let plan = Plan::new(tool, arguments, settings);
     let report = match &arguments.host {
