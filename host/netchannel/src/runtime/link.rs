@@ -47,6 +47,9 @@ fn configuration(inner: &RuntimeInner) -> Configuration {
     let mut configuration = Configuration::new(&provider, &inner.device.name);
     configuration.parameters.keepalive = inner.config.keepalive.interval;
     configuration.parameters.death_timeout = inner.config.keepalive.timeout;
+    // A peer that may be silent for longer later may be so now, too.
+    configuration.handshake_timeout =
+        configuration.handshake_timeout.max(inner.config.keepalive.timeout);
     configuration.parameters.initial_credit = EAGER_CREDIT;
     configuration.parameters.process = Some(std::process::id());
     let sizes = netchannel_driver::GroupConfig::default();
