@@ -27,6 +27,10 @@ pub enum Event {
     /// The engine ends.
     #[n(3)]
     Farewell(#[n(0)] Failure),
+    /// A region that the next messages name: its number, bytes, and whether the application may
+    /// write; with its memory.
+    #[n(4)]
+    Region(#[n(0)] u32, #[n(1)] u64, #[n(2)] bool),
 }
 
 /// The answer to a request.

@@ -11,7 +11,7 @@
 //!          <-------------------------  Welcome, or Farewell and the end
 //!   Request (number, operation)  --->
 //!          <-------------------------  Answer (number), in any order
-//!          <-------------------------  Incoming, Forget, Farewell: unasked
+//!          <-------------------------  Incoming, Region, Forget, Farewell: unasked
 //! ```
 //! The engine believes nothing that it hears. [`Hearing`] is its ear: it takes packets and gives
 //! operations whose values are in range, or an error that ends the conversation; whether a stream,

@@ -88,6 +88,11 @@ pub fn events() -> Vec<Event> {
     (1..)
         .zip(answers)
         .map(|(number, answer)| Event::Answer(number, answer))
-        .chain([Event::Incoming(80, offer), Event::Forget(17), Event::Farewell(failure)])
+        .chain([
+            Event::Incoming(80, offer),
+            Event::Forget(17),
+            Event::Farewell(failure),
+            Event::Region(18, 4096, true),
+        ])
         .collect()
 }

@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &RecvArgs, settings: &Settings) -> anyhow::Result<(
     eprintln!(
         "netchannel: listening on {}, device {} ({})",
         listener.local_addr(),
-        runtime.device().name,
+        runtime.device_name(),
         runtime.device_reason()
     );
     if arguments.json {

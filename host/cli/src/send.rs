@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &SendArgs, settings: &Settings) -> anyhow::Result<(
     let (source, length) = open(&arguments.file)?;
     let peer = arguments.address.resolve()?;
     let runtime = Runtime::start(settings.stack.clone()).context("cannot start NetChannel")?;
-    eprintln!("netchannel: device {} ({})", runtime.device().name, runtime.device_reason());
+    eprintln!("netchannel: device {} ({})", runtime.device_name(), runtime.device_reason());
     let options = StreamOptions { class: arguments.class };
     let mut stream = runtime
         .connect(peer, &options)

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use netchannel_driver::DriverError;
@@ -70,6 +71,26 @@ pub enum Error {
     /// A call that must not wait had nothing to do; try again when the stream is ready.
     #[error("not ready: try again when the stream is")]
     WouldBlock,
+    /// There is no engine to attach to, or it does not want this process.
+    #[error("cannot attach to the engine at {}: {reason}", path.display())]
+    Attach {
+        /// Its socket.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+        /// The kind of failure.
+        kind: io::ErrorKind,
+    },
+    /// The engine of another process is gone, and with it every stream.
+    #[error("the engine at {} is gone: {reason}", path.display())]
+    EngineGone {
+        /// Its socket.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+        /// The kind of failure.
+        kind: io::ErrorKind,
+    },
     /// The runtime was closed.
     #[error("the runtime was closed")]
     Closed,
@@ -91,7 +112,10 @@ impl Error {
             Self::Config { .. } => io::ErrorKind::InvalidInput,
             Self::System { source, .. } => source.kind(),
             Self::NoMemory { .. } => io::ErrorKind::OutOfMemory,
-            Self::Connect { kind, .. } | Self::Session { kind, .. } => *kind,
+            Self::Connect { kind, .. }
+            | Self::Session { kind, .. }
+            | Self::Attach { kind, .. }
+            | Self::EngineGone { kind, .. } => *kind,
             Self::Stream(error) => match error {
                 netchannel_vns::StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
                 netchannel_vns::StreamError::Stopped(_) | netchannel_vns::StreamError::Finished => {

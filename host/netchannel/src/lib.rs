@@ -29,32 +29,31 @@
 //! - `cell`, `port`, `region`: the memory between applications and the engine; `application`:
 //!   whose it is.
 //! - `bench`: two engines in one thread, for benchmarks.
+//! - `attach`: applications and engine in two processes.
 //! - `engine`: sessions, streams and Channels; `shared`: what everybody shares.
 
 pub mod config;
 pub mod device;
 pub mod error;
-#[allow(dead_code, reason = "for applications of other processes, which come next")]
 pub mod listener;
 pub mod runtime;
 pub mod stats;
 pub mod stream;
 
-#[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod application;
+#[allow(dead_code, reason = "for applications of other processes, which come next")]
+mod attach;
 /// For this project's own benchmarks.
 #[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench;
-#[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod cell;
-#[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod engine;
 mod port;
-#[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod region;
 mod shared;
 
+pub use attach::server::AttachServer;
 pub use config::{Config, DeviceChoice, Idle, Keepalive, Policy, Poller, StreamOptions};
 pub use device::{DeviceList, devices};
 pub use error::Error;

@@ -11,7 +11,7 @@ use netchannel_units::GroupId;
 use crate::application::ApplicationId;
 use crate::error::Error;
 use crate::port::PortShared;
-use crate::runtime::{Keeper, Waitable, Waited, now};
+use crate::runtime::{Reach, Waitable, Waited, now};
 use crate::shared::{StreamSeed, lock};
 use crate::stream::Stream;
 
@@ -112,13 +112,13 @@ impl Waitable for Backlog {
 
 /// Takes streams that peers open to an address.
 pub struct Listener {
-    keeper: Arc<Keeper>,
+    keeper: Reach,
     address: SocketAddr,
     backlog: Arc<Backlog>,
 }
 
 impl Listener {
-    pub(crate) fn new(keeper: Arc<Keeper>, address: SocketAddr, backlog: Arc<Backlog>) -> Self {
+    pub(crate) fn new(keeper: Reach, address: SocketAddr, backlog: Arc<Backlog>) -> Self {
         Self { keeper, address, backlog }
     }
 
@@ -153,8 +153,8 @@ impl Listener {
         deadline: Option<netchannel_units::Timestamp>,
     ) -> Result<Option<Stream>, Error> {
         loop {
-            if let Some(seed) = self.backlog.pop()? {
-                return Ok(Some(Stream::new(Arc::clone(&self.keeper), seed)));
+            if let Some(seed) = self.backlog.pop().map_err(|_| self.keeper.closed())? {
+                return Ok(Some(Stream::new(self.keeper.clone(), seed)));
             }
             if self.keeper.wait(&*self.backlog, deadline)? == Waited::TimedOut {
                 return Ok(None);
@@ -165,12 +165,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let inner = &self.keeper.inner;
-        lock(&inner.shared.listeners).remove(&self.address.port());
-        inner.stop_listening(self.address);
+        self.keeper.unlisten(self.address);
         // Streams that nobody will accept are let go.
         for seed in self.backlog.close() {
-            drop(Stream::new(Arc::clone(&self.keeper), seed));
+            drop(Stream::new(self.keeper.clone(), seed));
         }
     }
 }

@@ -5,12 +5,13 @@
 //! lies in the cell. The other direction needs no ring: the engine writes the cell and notifies the
 //! ports that wait for it.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use netchannel_shared_memory::memory::SharedMemory;
-use netchannel_shared_memory::ring::{Consumer, MappedRing, Producer, ring_len};
-use netchannel_shared_memory::wake::Wake;
+use netchannel_shared_memory::memory::{Mapping, SharedMemory};
+use netchannel_shared_memory::ring::{BadRing, Consumer, MappedRing, Producer, ring_len};
+use netchannel_shared_memory::wake::{SocketWake, Wake};
 use netchannel_units::GroupId;
 
 use crate::application::ApplicationId;
@@ -39,6 +40,9 @@ pub(crate) enum What {
 type Words = [u64; 2];
 type Doorbells = Producer<Words, MappedRing>;
 
+/// What fails when a port cannot be made.
+const MAKING: &str = "making a port";
+
 impl Doorbell {
     fn pack(self) -> Words {
         [self.stream.0, self.what as u64]
@@ -55,14 +59,70 @@ impl Doorbell {
     }
 }
 
-/// What both ends of a port share.
+/// What wakes the thread of a port.
+#[derive(Debug)]
+pub(crate) enum PortWake {
+    /// Engine and thread are in one process.
+    Here(Wake),
+    /// The thread is in another process. The engine never blocks on a descriptor whose flags an
+    /// application could change, so this is a socket, which also tells when the process is gone.
+    There(SocketWake),
+    /// The engine is in another process, and wakes the thread by the socket; this process does
+    /// by the other.
+    Attached { engine: SocketWake, own: Wake },
+}
+
+impl PortWake {
+    /// Wakes the thread.
+    pub(crate) fn notify(&self) -> Result<(), netchannel_shared_memory::Error> {
+        match self {
+            Self::Here(wake) | Self::Attached { own: wake, .. } => wake.notify(),
+            Self::There(wake) => wake.notify(),
+        }
+    }
+
+    /// Takes the signals back.
+    ///
+    /// # Errors
+    /// The other process is gone.
+    pub(crate) fn drain(&self) -> Result<bool, netchannel_shared_memory::Error> {
+        match self {
+            Self::Here(wake) => wake.drain(),
+            Self::There(wake) => wake.drain(),
+            Self::Attached { engine, own } => Ok(own.drain()? | engine.drain()?),
+        }
+    }
+
+    /// What the thread sleeps on.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let (first, second) = match self {
+            Self::Here(wake) => (wake.fd(), None),
+            Self::There(wake) => (wake.fd(), None),
+            Self::Attached { engine, own } => (own.fd(), Some(engine.fd())),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
+/// What both ends of a port share; between two processes, each has its own.
 #[derive(Debug)]
 pub(crate) struct PortShared {
     /// Number of the port, from one: what stands in a cell's waiter words.
     pub(crate) number: u32,
     /// Wakes the thread.
-    pub(crate) wake: Wake,
+    pub(crate) wake: PortWake,
     closed: AtomicBool,
+}
+
+impl PortShared {
+    pub(crate) fn new(number: u32, wake: PortWake) -> Arc<Self> {
+        Arc::new(Self { number, wake, closed: AtomicBool::new(false) })
+    }
+
+    /// The thread is gone.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
 }
 
 /// The thread's end.
@@ -81,42 +141,97 @@ pub(crate) struct EnginePort {
     ring: Consumer<Words, MappedRing>,
 }
 
-/// Makes both ends of a ring.
-fn ring() -> Result<(Doorbells, Consumer<Words, MappedRing>), Error> {
-    let what = "making a port";
-    let bytes = ring_len::<Words>(CAPACITY).ok_or(Error::NoMemory { what: "ring sizes" })?;
-    let memory =
-        SharedMemory::create("netchannel-port", bytes).map_err(Error::shared_memory(what))?;
-    let mapping = Arc::new(memory.map().map_err(Error::shared_memory(what))?);
-    let ring = || {
-        MappedRing::new::<Words>(Arc::clone(&mapping), 0, CAPACITY)
-            .map_err(|_| Error::NoMemory { what: "ring sizes" })
-    };
-    let bad = |_| Error::NoMemory { what: "ring sizes" };
-    Ok((Producer::new(ring()?).map_err(bad)?, Consumer::new(ring()?).map_err(bad)?))
+/// The engine's end of a ring of an application of another process, and the memory for the other.
+pub(crate) fn attached(
+    application: ApplicationId,
+    shared: Arc<PortShared>,
+) -> Result<(EnginePort, OwnedFd), Error> {
+    let (memory, mapping) = ring_memory()?;
+    Ok((EnginePort { shared, application, ring: consumer(&mapping)? }, memory.into_fd()))
+}
+
+fn ring_bytes() -> Result<usize, Error> {
+    ring_len::<Words>(CAPACITY).ok_or(Error::NoMemory { what: "ring sizes" })
+}
+
+fn ring_memory() -> Result<(SharedMemory, Arc<Mapping>), Error> {
+    let memory = SharedMemory::create("netchannel-port", ring_bytes()?)
+        .map_err(Error::shared_memory(MAKING))?;
+    let mapping = memory.map().map_err(Error::shared_memory(MAKING))?;
+    Ok((memory, Arc::new(mapping)))
+}
+
+fn bad_ring(_: BadRing) -> Error {
+    Error::NoMemory { what: "ring sizes" }
+}
+
+fn producer(mapping: &Arc<Mapping>) -> Result<Doorbells, Error> {
+    let ring = MappedRing::new::<Words>(Arc::clone(mapping), 0, CAPACITY).map_err(bad_ring)?;
+    Producer::new(ring).map_err(bad_ring)
+}
+
+fn consumer(mapping: &Arc<Mapping>) -> Result<Consumer<Words, MappedRing>, Error> {
+    let ring = MappedRing::new::<Words>(Arc::clone(mapping), 0, CAPACITY).map_err(bad_ring)?;
+    Consumer::new(ring).map_err(bad_ring)
 }
 
 impl Port {
     /// Port `number`, which no engine knows yet.
     pub(crate) fn new(number: u32) -> Result<Self, Error> {
-        let wake = Wake::new().map_err(Error::shared_memory("making a port"))?;
-        let shared = Arc::new(PortShared { number, wake, closed: AtomicBool::new(false) });
-        Ok(Self { shared, rings: Vec::new() })
+        let wake = Wake::new().map_err(Error::shared_memory(MAKING))?;
+        Ok(Self::of(PortShared::new(number, PortWake::Here(wake))))
     }
 
-    /// The end for an engine that does not know the port yet; it is to be told.
-    pub(crate) fn meet(&mut self, group: GroupId) -> Result<Option<EnginePort>, Error> {
+    /// A port that no engine knows yet.
+    pub(crate) fn of(shared: Arc<PortShared>) -> Self {
+        Self { shared, rings: Vec::new() }
+    }
+
+    fn ring_to(&mut self, group: GroupId) -> &mut Option<Doorbells> {
         let index = usize::from(group.0);
         if self.rings.len() <= index {
             self.rings.resize_with(index + 1, || None);
         }
-        if self.rings[index].is_some() {
+        &mut self.rings[index]
+    }
+
+    /// The end for an engine that does not know the port yet; it is to be told.
+    pub(crate) fn meet(&mut self, group: GroupId) -> Result<Option<EnginePort>, Error> {
+        let shared = Arc::clone(&self.shared);
+        let ring = self.ring_to(group);
+        if ring.is_some() {
             return Ok(None);
         }
-        let (producer, consumer) = ring()?;
-        self.rings[index] = Some(producer);
-        let shared = Arc::clone(&self.shared);
-        Ok(Some(EnginePort { shared, application: ApplicationId::LOCAL, ring: consumer }))
+        let (_, mapping) = ring_memory()?;
+        *ring = Some(producer(&mapping)?);
+        let (application, ring) = (ApplicationId::LOCAL, consumer(&mapping)?);
+        Ok(Some(EnginePort { shared, application, ring }))
+    }
+
+    /// Whether an engine of another process knows the port.
+    pub(crate) fn has_met(&mut self, group: GroupId) -> bool {
+        self.ring_to(group).is_some()
+    }
+
+    /// Takes the memory of a ring to an engine of another process.
+    pub(crate) fn adopt(&mut self, group: GroupId, memory: OwnedFd) -> Result<(), Error> {
+        let memory = SharedMemory::from_fd(memory, ring_bytes()?)
+            .map_err(Error::shared_memory("taking over a ring of doorbells"))?;
+        let mapping = memory.map().map_err(Error::shared_memory(MAKING))?;
+        *self.ring_to(group) = Some(producer(&Arc::new(mapping))?);
+        Ok(())
+    }
+
+    /// Shows the doorbells to an engine of another process, and wakes it if it sleeps.
+    pub(crate) fn announce(
+        &mut self,
+        group: GroupId,
+    ) -> Result<(), netchannel_shared_memory::Error> {
+        let asleep = self.ring_to(group).as_mut().is_some_and(Producer::flush);
+        match &self.shared.wake {
+            PortWake::Attached { engine, .. } if asleep => engine.notify(),
+            _ => Ok(()),
+        }
     }
 
     /// Rings at the stream's engine, which knows the port. False if the ring is full.
@@ -131,7 +246,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
+        self.shared.close();
     }
 }
 
@@ -155,6 +270,15 @@ impl EnginePort {
     /// Gives the slots of all doorbells that were taken back to the thread.
     pub(crate) fn release(&mut self) {
         self.ring.release();
+    }
+
+    /// Asks to be woken by the next doorbell of another process.
+    pub(crate) fn arm(&mut self) {
+        if matches!(self.shared.wake, PortWake::There(_)) {
+            // What is in the ring already is found by the look that follows; a broken ring wakes
+            // nobody.
+            let _ = self.ring.prepare_sleep();
+        }
     }
 
     /// Whose thread rings.

@@ -189,6 +189,15 @@ pub(crate) struct StreamSeed {
     pub(crate) class: Class,
 }
 
+impl StreamSeed {
+    /// Channels of the stream's group of its session.
+    pub(crate) fn channels(&self) -> u16 {
+        let (group, slot) = (self.key.group(), self.key.session());
+        let own = |part: &&SessionPart| part.group == group && part.slot == slot;
+        self.session.parts().iter().find(own).map_or(0, |part| part.channels)
+    }
+}
+
 /// What one engine shares with the helper thread and the applications.
 pub(crate) struct GroupShared {
     pub(crate) id: GroupId,
@@ -221,6 +230,10 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Listeners by service.
     pub(crate) listeners: Mutex<HashMap<u16, Arc<Backlog>>>,
+    /// Wake those who serve applications of other processes.
+    pub(crate) servers: Mutex<Vec<Arc<Wake>>>,
+    /// The number of the next of those.
+    pub(crate) next_application: AtomicU32,
     /// Memory that nobody needs any more, for the helper thread to drop: to give back registered
     /// memory takes system calls.
     discarded: Mutex<Vec<Box<dyn Any + Send>>>,
@@ -239,6 +252,8 @@ impl Shared {
             local: Application::local(),
             counters: Counters::default(),
             listeners: Mutex::default(),
+            servers: Mutex::default(),
+            next_application: AtomicU32::new(1),
             discarded: Mutex::default(),
             helper_wanted: AtomicBool::new(false),
             next_session: AtomicU32::new(0),

@@ -77,7 +77,7 @@ impl Transport for NetChannel {
 pub fn counters(runtime: &Runtime, class: Class) -> Counters {
     let stats = runtime.stats();
     Counters {
-        device: runtime.device().name.clone(),
+        device: runtime.device_name().to_owned(),
         reason: runtime.device_reason().to_owned(),
         per_channel: per_channel(&stats, class),
         copied_bytes: stats.copied_bytes + stats.moved_by_posting,

@@ -21,7 +21,9 @@ impl<C: Context> Engine<C> {
         for session in self.sessions.iter_mut().flatten() {
             session.abandon(id);
         }
-        self.ports.retain(|port| port.application() != id);
+        for port in self.ports.extract_if(.., |port| port.application() == id) {
+            self.doorbells.remove(&port);
+        }
         self.tenants.end(id);
         self.see_off();
     }

@@ -10,11 +10,13 @@
 //! - [`transmit`]: streams to messages.
 //! - [`publish`]: streams to applications.
 //! - [`direct`]: writes straight from an application's buffer.
+//! - [`doorbells`]: how applications of other processes wake the engine.
 //! - [`setup`]: sessions come and go. [`departures`]: applications do; [`tenants`]: what they have.
 
 pub(crate) mod buffers;
 mod departures;
 mod direct;
+mod doorbells;
 mod publish;
 mod receive;
 pub(crate) mod session;
@@ -36,6 +38,7 @@ use netchannel_wire::StreamId;
 
 use crate::application::ApplicationId;
 use crate::config::Config;
+use crate::engine::doorbells::Doorbells;
 use crate::engine::session::Session;
 use crate::engine::setup::EngineControl;
 use crate::engine::tenants::Tenants;
@@ -79,6 +82,7 @@ pub(crate) struct Engine<C: Context> {
     owners: Vec<Option<(u32, u16)>>,
     tenants: Tenants<C>,
     ports: Vec<EnginePort>,
+    doorbells: Doorbells,
     shared: Arc<GroupShared>,
     config: Config,
     context: C,
@@ -89,6 +93,9 @@ pub(crate) struct Engine<C: Context> {
 
 /// A gap between two polls after which completion times say nothing about the network.
 const POLL_GAP: Duration = Duration::from_micros(50);
+
+/// Descriptors to sleep on.
+pub(crate) const EVENT_FDS: usize = 3;
 
 /// What the runtime does with an engine, whatever its provider: one indirect call per poll or
 /// application call, none per work request.
@@ -121,10 +128,11 @@ pub(crate) trait Drive: Send {
     fn arm(&mut self);
 
     /// Takes completion events off those of the descriptors that are readable.
-    fn drain_events(&mut self, readable: [bool; 2]);
+    fn drain_events(&mut self, readable: [bool; EVENT_FDS]);
 
-    /// The descriptors of completion events; they live as long as the engine.
-    fn event_fds(&self) -> [RawFd; 2];
+    /// The descriptors of completion events (receives, sends) and of doorbells from other
+    /// processes; they live as long as the engine.
+    fn event_fds(&self) -> [RawFd; EVENT_FDS];
 
     /// When to poll again at the latest.
     fn next_timeout(&self) -> Option<Timestamp>;
@@ -183,21 +191,27 @@ impl<C: Context> Drive for Engine<C> {
     }
 
     fn arm(&mut self) {
+        self.ports.iter_mut().for_each(EnginePort::arm);
         let sends = self.waits_for_sends();
         if let Err(error) = self.group.arm(sends) {
             self.fail_all(&error.into());
         }
     }
 
-    fn drain_events(&mut self, readable: [bool; 2]) {
-        if let Err(error) = self.group.drain_events(readable) {
+    fn drain_events(&mut self, readable: [bool; EVENT_FDS]) {
+        let [receives, sends, doorbells] = readable;
+        if doorbells {
+            self.doorbells.hear(&self.ports);
+        }
+        if let Err(error) = self.group.drain_events([receives, sends]) {
             self.fail_all(&error.into());
         }
     }
 
-    fn event_fds(&self) -> [RawFd; 2] {
+    fn event_fds(&self) -> [RawFd; EVENT_FDS] {
         use std::os::fd::AsRawFd;
-        self.group.event_fds().map(|fd| fd.as_raw_fd())
+        let [receives, sends] = self.group.event_fds().map(|fd| fd.as_raw_fd());
+        [receives, sends, self.doorbells.fd()]
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {
@@ -219,7 +233,9 @@ impl<C: Context> Engine<C> {
             // No more than it holds: who rings all the time does not hold up the rest.
             for _ in 0..port::CAPACITY {
                 let Some(doorbell) = self.ports[index].pop() else { break };
-                any = true;
+                // What another process wants counts when something comes of it: who rings in vain
+                // keeps nobody awake.
+                any |= application == ApplicationId::LOCAL;
                 self.on_doorbell(application, doorbell);
             }
             self.ports[index].release();

@@ -17,6 +17,7 @@ use netchannel_wire::frame::{MessageHeader, reset};
 use crate::application::{Application, ApplicationId, Export};
 use crate::cell::{Cell, flags};
 use crate::config::Config;
+use crate::engine::doorbells::Doorbells;
 use crate::engine::session::{EngineStream, Payload, Session, WindowSlab};
 use crate::engine::tenants::Tenants;
 use crate::engine::{Engine, MAX_SESSIONS, StreamKey};
@@ -167,6 +168,7 @@ impl<C: Context> Engine<C> {
             owners: Vec::new(),
             tenants: Tenants::new(context.clone(), local),
             ports: Vec::new(),
+            doorbells: Doorbells::new()?,
             shared,
             config,
             context,
@@ -347,6 +349,7 @@ impl<C: Context> Engine<C> {
                 continue;
             }
             let mut port = self.ports.swap_remove(index);
+            self.doorbells.remove(&port);
             for _ in 0..port::CAPACITY {
                 let Some(doorbell) = port.pop() else { break };
                 self.on_doorbell(port.application(), doorbell);
@@ -357,11 +360,15 @@ impl<C: Context> Engine<C> {
     fn on_command(&mut self, application: ApplicationId, command: Command) {
         let key = match command {
             Command::Port(port) => {
+                if !self.tenants.is_here(port.application()) {
+                    return;
+                }
                 // Its thread may have noted itself somewhere already: a wake-up meant for it found
                 // no port until now, so it looks once more.
                 if let Err(error) = port.shared.wake.notify() {
                     tracing::warn!(%error, "cannot wake an application thread");
                 }
+                self.doorbells.add(&port);
                 self.ports.push(*port);
                 return;
             }

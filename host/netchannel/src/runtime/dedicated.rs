@@ -8,6 +8,7 @@ use netchannel_shared_memory::wake::Wake;
 use netchannel_units::Timestamp;
 
 use crate::config::Idle;
+use crate::engine::EVENT_FDS;
 use crate::error::Error;
 use crate::runtime::group::Group;
 use crate::runtime::wait::{YIELD_AFTER, sleep};
@@ -113,11 +114,11 @@ fn doze(inner: &RuntimeInner, driver: &Driver, time: Timestamp) {
         if ready[0] {
             let _ = driver.wake.drain();
         }
-        for (group, ready) in inner.groups.iter().zip(ready[1..].chunks_exact(2)) {
+        for (group, ready) in inner.groups.iter().zip(ready[1..].as_chunks::<EVENT_FDS>().0) {
             if ready.contains(&true)
                 && let Some(mut engine) = group.owner.try_own()
             {
-                engine.drain_events([ready[0], ready[1]]);
+                engine.drain_events(*ready);
             }
         }
     }

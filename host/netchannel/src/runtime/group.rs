@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use netchannel_units::GroupId;
 
-use crate::engine::Drive;
+use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
 use crate::runtime::now;
 use crate::runtime::owner::{HelperMode, OwnedEngine, Owner};
@@ -20,7 +20,7 @@ pub(crate) struct Group {
     pub(crate) owner: Owner,
     pub(crate) shared: Arc<GroupShared>,
     /// Descriptors of completion events; they live as long as the engine.
-    event_fds: [RawFd; 2],
+    event_fds: [RawFd; EVENT_FDS],
     /// The polling core that it belongs to, or [`INLINE`].
     core: AtomicU32,
 }
@@ -56,7 +56,7 @@ impl Group {
     }
 
     /// What becomes readable at completion events: receives, sends.
-    pub(super) fn events(&self) -> [BorrowedFd<'_>; 2] {
+    pub(super) fn events(&self) -> [BorrowedFd<'_>; EVENT_FDS] {
         // SAFETY: the completion queues live as long as the engine, which lives as long as `self`.
         self.event_fds.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
     }

@@ -18,9 +18,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use netchannel_shared_memory::wake::Wake;
 use netchannel_units::Timestamp;
 
-use crate::engine::Drive;
+use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
 use crate::runtime::group::Group;
 use crate::runtime::links::Links;
@@ -30,6 +31,9 @@ use crate::shared::{SessionShared, lock};
 
 /// An inline engine that nobody has polled for this long is taken over.
 const TICK: Duration = Duration::from_micros(500);
+
+/// Rounds of driving without a look at the control connections: well below a millisecond.
+const ROUNDS: u32 = 64;
 
 /// What applications ask of the helper.
 pub(super) enum HelperCommand {
@@ -43,15 +47,30 @@ pub(super) enum HelperCommand {
 
 /// The answer to [`HelperCommand::Connect`]: the session.
 #[derive(Default)]
-pub(super) struct ConnectReply {
+pub(crate) struct ConnectReply {
     answer: Mutex<Option<Result<Arc<SessionShared>, Error>>>,
     there: Condvar,
+    /// Wakes who waits for several.
+    wake: Option<Arc<Wake>>,
 }
 
 impl ConnectReply {
+    /// An answer that wakes somebody when it is there.
+    pub(crate) fn notifying(wake: Arc<Wake>) -> Self {
+        Self { wake: Some(wake), ..Self::default() }
+    }
+
+    /// The answer, if it is there.
+    pub(crate) fn take(&self) -> Option<Result<Arc<SessionShared>, Error>> {
+        lock(&self.answer).take()
+    }
+
     pub(super) fn answer(&self, answer: Result<Arc<SessionShared>, Error>) {
         lock(&self.answer).get_or_insert(answer);
         self.there.notify_all();
+        if let Some(Err(error)) = self.wake.as_ref().map(|wake| wake.notify()) {
+            tracing::warn!(%error, "cannot wake who waits for a connection");
+        }
     }
 
     pub(super) fn wait(&self) -> Result<Arc<SessionShared>, Error> {
@@ -203,7 +222,7 @@ impl Helper {
             self.last_polls[index] = polls.value();
             return Some(now() + TICK);
         }
-        engine.drain_events([true; 2]);
+        engine.drain_events([true; EVENT_FDS]);
         let timer = rest(&mut *engine);
         self.last_polls[index] = polls.value();
         timer
@@ -213,11 +232,13 @@ impl Helper {
 /// Takes and sends everything, so that the next thing to happen is an event or the timer returned.
 fn rest(engine: &mut dyn Drive) -> Option<Timestamp> {
     engine.poll(now());
-    loop {
+    for _ in 0..ROUNDS {
         engine.settle(now());
         engine.arm();
         if !engine.poll(now()) {
             return engine.next_timeout();
         }
     }
+    // There is always something: go on, after a look at the control connections.
+    Some(now())
 }

@@ -6,7 +6,7 @@
 //! - [`links`]: control connections; [`link`]: one of them, one per session; [`parts`]: what the
 //!   engines have of a session; [`sockets`].
 //! - [`dedicated`]: the polling thread, if there is one.
-//! - [`reach`]: what streams ask of their engine.
+//! - [`reach`]: what streams ask of their engine. [`serving`]: what the attach server asks.
 
 mod dedicated;
 pub(crate) mod group;
@@ -16,12 +16,14 @@ mod links;
 mod owner;
 mod parts;
 mod reach;
+mod serving;
 mod sockets;
 mod wait;
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
@@ -31,6 +33,8 @@ use netchannel_units::{Class, GroupId, Timestamp};
 use netchannel_verbs::{Context, DeviceAttributes};
 
 use crate::application::{Application, ApplicationId};
+use crate::attach::attachment::Attachment;
+use crate::attach::server::AttachServer;
 use crate::config::{Config, Idle, Poller, StreamOptions};
 use crate::device::{self, Opened};
 use crate::engine::setup::SlabMaker;
@@ -40,15 +44,17 @@ use crate::listener::{Backlog, Listener};
 use crate::port::Port;
 use crate::runtime::dedicated::Driver;
 use crate::runtime::group::Group;
-use crate::runtime::helper::{ConnectReply, HelperCommand};
+use crate::runtime::helper::HelperCommand;
 use crate::shared::{Command, GroupShared, SessionPart, SessionShared, Shared, lock};
 use crate::stats::Stats;
 use crate::stream::Stream;
 
-pub(crate) use wait::{CellWait, Waitable, Waited};
+pub(crate) use helper::ConnectReply;
+pub(crate) use reach::Reach;
+pub(crate) use wait::{CellWait, Waitable, Waited, sleep};
 
 /// How long closing waits for what was written to be confirmed.
-const LINGER: Duration = Duration::from_secs(5);
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
 /// The monotonic clock.
 pub(crate) fn now() -> Timestamp {
@@ -110,7 +116,7 @@ thread_local! {
 /// gone.
 #[derive(Clone)]
 pub struct Runtime {
-    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) reach: Reach,
 }
 
 impl Runtime {
@@ -165,22 +171,72 @@ impl Runtime {
             threads.push(dedicated::spawn(Arc::clone(&inner))?);
         }
         let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { keeper: Arc::new(Keeper { inner, id, threads: Mutex::new(threads) }) })
+        let keeper = Arc::new(Keeper { inner, id, threads: Mutex::new(threads) });
+        Ok(Self { reach: Reach::Here(keeper) })
     }
 
-    /// The device in use.
-    pub fn device(&self) -> &DeviceAttributes {
-        &self.keeper.inner.device
+    /// Uses the engine of another process, which [serves](Self::serve) applications at `path`.
+    /// Streams and listeners are the same as with an engine of one's own; of the settings, those
+    /// of [`Idle`] count for this process's threads, all others are the engine's.
+    ///
+    /// # Errors
+    /// [`Error::Attach`] if there is no engine at the path, or it does not want this process.
+    pub fn attach(path: impl AsRef<Path>, config: Config) -> Result<Self, Error> {
+        Ok(Self { reach: Reach::There(Attachment::open(path.as_ref(), config)?) })
+    }
+
+    /// Lets applications of other processes [attach](Self::attach) to this engine, at a socket
+    /// that only its own user (and root) may use, until the server is dropped. They share
+    /// sessions and Channels with this process, and memory with nobody. With
+    /// [`Poller::Dedicated`] a polling core drives the engine for them, else the helper thread
+    /// does.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the socket cannot be made; [`Error::Config`] if the engine is itself
+    /// another process's.
+    pub fn serve(&self, path: impl AsRef<Path>) -> Result<AttachServer, Error> {
+        AttachServer::start(Arc::clone(self.keeper("serve applications")?), path.as_ref())
+    }
+
+    fn keeper(&self, what: &str) -> Result<&Arc<Keeper>, Error> {
+        match &self.reach {
+            Reach::Here(keeper) => Ok(keeper),
+            Reach::There(_) => Err(Error::Config {
+                reason: format!("only the process of an engine can {what}, this one is attached"),
+            }),
+        }
+    }
+
+    /// Name of the device in use.
+    pub fn device_name(&self) -> &str {
+        match &self.reach {
+            Reach::Here(keeper) => &keeper.inner.device.name,
+            Reach::There(attachment) => attachment.device(),
+        }
+    }
+
+    /// The device in use; `None` if it is another process's.
+    pub fn device(&self) -> Option<&DeviceAttributes> {
+        match &self.reach {
+            Reach::Here(keeper) => Some(&keeper.inner.device),
+            Reach::There(_) => None,
+        }
     }
 
     /// Why this device is in use, in one line.
     pub fn device_reason(&self) -> &str {
-        &self.keeper.inner.reason
+        match &self.reach {
+            Reach::Here(keeper) => &keeper.inner.reason,
+            Reach::There(attachment) => attachment.reason(),
+        }
     }
 
     /// The settings.
     pub fn config(&self) -> &Config {
-        &self.keeper.inner.config
+        match &self.reach {
+            Reach::Here(keeper) => &keeper.inner.config,
+            Reach::There(attachment) => attachment.config(),
+        }
     }
 
     /// Takes streams that peers open to `address`; port 0 chooses a free one.
@@ -188,16 +244,14 @@ impl Runtime {
     /// # Errors
     /// [`Error::System`] if the address cannot be bound.
     pub fn listen(&self, address: SocketAddr) -> Result<Listener, Error> {
-        let inner = &self.keeper.inner;
-        let socket = sockets::listen(address, &inner.device)?;
-        let local =
-            socket.local_addr().map_err(Error::system("asking for the listener's address"))?;
-        let backlog = Backlog::new();
-        lock(&inner.shared.listeners).insert(local.port(), Arc::clone(&backlog));
-        if !inner.command(HelperCommand::Listen(socket)) {
-            return Err(Error::Closed);
-        }
-        Ok(Listener::new(Arc::clone(&self.keeper), local, backlog))
+        let (local, backlog) = match &self.reach {
+            Reach::Here(keeper) => {
+                let backlog = Backlog::new();
+                (keeper.inner.listen(address, Arc::clone(&backlog))?, backlog)
+            }
+            Reach::There(attachment) => attachment.listen(address)?,
+        };
+        Ok(Listener::new(self.reach.clone(), local, backlog))
     }
 
     /// Opens a stream to a listener. Hosts that have a session already share it.
@@ -206,25 +260,26 @@ impl Runtime {
     /// [`Error::Connect`] if nobody answers there, does not speak our protocol or does not listen;
     /// other errors if Channels cannot be made.
     pub fn connect(&self, peer: SocketAddr, options: &StreamOptions) -> Result<Stream, Error> {
-        let reply = Arc::new(ConnectReply::default());
-        let command = HelperCommand::Connect { peer, reply: Arc::clone(&reply) };
-        if !self.keeper.inner.command(command) {
-            return Err(Error::Closed);
-        }
-        let session = reply.wait()?;
-        let inner = &self.keeper.inner;
-        let part = inner.part_for(&session, options.class)?;
-        let open = |engine: &mut dyn Drive| {
-            let application = ApplicationId::LOCAL;
-            engine.control().open_stream(part.slot, application, peer.port(), options.class)
+        let seed = match &self.reach {
+            Reach::Here(keeper) => {
+                let (inner, reply) = (&keeper.inner, Arc::new(ConnectReply::default()));
+                if !inner.dial(peer, Arc::clone(&reply)) {
+                    return Err(Error::Closed);
+                }
+                let session = reply.wait()?;
+                inner.open_stream(&session, ApplicationId::LOCAL, peer.port(), options.class)?
+            }
+            Reach::There(attachment) => attachment.connect(peer, options.class)?,
         };
-        let seed = inner.with_engine(inner.group(part.group), open)?;
-        Stream::open(Arc::clone(&self.keeper), seed, peer)
+        Stream::open(self.reach.clone(), seed, peer)
     }
 
     /// Counters.
     pub fn stats(&self) -> Stats {
-        Stats::collect(&self.keeper.inner)
+        match &self.reach {
+            Reach::Here(keeper) => Stats::collect(&keeper.inner),
+            Reach::There(attachment) => attachment.stats(),
+        }
     }
 
     /// Waits until everything written to streams that were let go is confirmed, then ends all
@@ -234,7 +289,10 @@ impl Runtime {
     /// [`Error::System`] with `TimedOut` if peers did not take everything within 5 s; the sessions
     /// are over all the same.
     pub fn close(self) -> Result<(), Error> {
-        self.keeper.shut_down()
+        match &self.reach {
+            Reach::Here(keeper) => keeper.shut_down(),
+            Reach::There(attachment) => attachment.close(),
+        }
     }
 }
 
@@ -285,6 +343,11 @@ impl Keeper {
         self.inner.stop.store(true, Ordering::Release);
         self.inner.shared.ask_helper();
         self.inner.wake_drivers();
+        for server in lock(&self.inner.shared.servers).iter() {
+            if let Err(error) = server.notify() {
+                tracing::warn!(%error, "cannot wake the attach server");
+            }
+        }
         for thread in threads {
             // A thread that panicked has said so on standard error.
             let _ = thread.join();
@@ -295,15 +358,20 @@ impl Keeper {
         for backlog in listeners.values() {
             backlog.close();
         }
-        if lost > 0 {
-            let source = std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                format!("{lost} streams had bytes that their peers did not take within 5 s"),
-            );
-            return Err(Error::system("closing the runtime")(source));
-        }
-        Ok(())
+        lost_streams(lost)
     }
+}
+
+/// What closing says of streams whose bytes were not all taken.
+pub(crate) fn lost_streams(count: usize) -> Result<(), Error> {
+    if count == 0 {
+        return Ok(());
+    }
+    let source = std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        format!("{count} streams had bytes that their peers did not take within 5 s"),
+    );
+    Err(Error::system("closing the runtime")(source))
 }
 
 impl Drop for Keeper {

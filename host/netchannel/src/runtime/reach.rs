@@ -1,23 +1,159 @@
 //! What streams ask of their engine. They know nothing beyond this, so that it does not matter to
 //! them who drives the engine and in which process.
 
+use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use netchannel_units::Timestamp;
+
+use crate::attach::attachment::Attachment;
 use crate::engine::StreamKey;
 use crate::error::Error;
 use crate::port::Doorbell;
 use crate::runtime::group::Group;
-use crate::runtime::{Keeper, now};
-use crate::shared::{Command, SessionPart, StreamSeed};
+use crate::runtime::{Keeper, Waitable, Waited, now};
+use crate::shared::{Command, StreamSeed, lock};
 use crate::stream::StreamInfo;
 
-impl Keeper {
+/// An engine, in this process or in another.
+#[derive(Clone)]
+pub(crate) enum Reach {
+    /// In this one.
+    Here(Arc<Keeper>),
+    /// In another.
+    There(Arc<Attachment>),
+}
+
+impl Reach {
     /// Gives the command to the stream's engine and sees to it that it is taken.
     pub(crate) fn submit(&self, command: Command) {
-        self.inner.submit(command);
+        match self {
+            Self::Here(keeper) => keeper.inner.submit(command),
+            Self::There(attachment) => attachment.submit(command),
+        }
     }
 
+    /// The application has let go of a stream.
+    pub(crate) fn release(&self, seed: &StreamSeed) {
+        match self {
+            Self::Here(keeper) => keeper.inner.submit(Command::Release(seed.key)),
+            Self::There(attachment) => attachment.release(seed),
+        }
+    }
+
+    /// Tells the engine to look at a stream's cell: at once, if this thread may drive it.
+    pub(crate) fn ring(&self, doorbell: Doorbell) -> Result<(), Error> {
+        match self {
+            Self::Here(keeper) => keeper.ring(doorbell),
+            Self::There(attachment) => attachment.ring(doorbell, true),
+        }
+    }
+
+    /// As [`ring`](Self::ring), for what the engine's next pass may take along.
+    pub(crate) fn ring_soon(&self, doorbell: Doorbell) -> Result<(), Error> {
+        match self {
+            Self::Here(keeper) => keeper.ring_soon(doorbell),
+            Self::There(attachment) => attachment.ring(doorbell, false),
+        }
+    }
+
+    /// One pass of a stream's engine, if it is for applications' threads to drive and nobody does.
+    pub(crate) fn drive(&self, stream: StreamKey) {
+        if let Self::Here(keeper) = self {
+            keeper.drive(stream);
+        }
+    }
+
+    /// Writes straight from the caller's buffer, if the device can and this thread may drive:
+    /// returns how many bytes were taken. If `patient` it waits some microseconds for the peer.
+    pub(crate) fn write_direct(
+        &self,
+        stream: StreamKey,
+        bytes: &[u8],
+        patient: bool,
+    ) -> Option<usize> {
+        match self {
+            Self::Here(keeper) => keeper.write_direct(stream, bytes, patient),
+            Self::There(_) => None,
+        }
+    }
+
+    /// The address of a place that stands in a cell.
+    pub(crate) fn resolve(&self, place: u64) -> Option<NonNull<u8>> {
+        match self {
+            Self::Here(keeper) => keeper.inner.shared.local.regions.resolve(place),
+            Self::There(attachment) => attachment.resolve(place),
+        }
+    }
+
+    /// Bytes of the largest receive window and send buffer.
+    pub(crate) fn largest_window(&self) -> usize {
+        match self {
+            Self::Here(keeper) => keeper.inner.config.window,
+            Self::There(attachment) => attachment.largest_window(),
+        }
+    }
+
+    /// Counts payload bytes that the application's thread copied.
+    pub(crate) fn note_copied(&self, bytes: usize) {
+        match self {
+            Self::Here(keeper) => {
+                keeper.inner.shared.counters.application_copied.add_shared(bytes as u64);
+            }
+            Self::There(attachment) => attachment.note_copied(bytes),
+        }
+    }
+
+    /// Waits until `what` is ready, at most until `deadline`.
+    pub(crate) fn wait(
+        &self,
+        what: &dyn Waitable,
+        deadline: Option<Timestamp>,
+    ) -> Result<Waited, Error> {
+        match self {
+            Self::Here(keeper) => keeper.wait(what, deadline),
+            Self::There(attachment) => attachment.wait(what, deadline),
+        }
+    }
+
+    /// Why the session of a stream is over.
+    pub(crate) fn session_error(&self, seed: &StreamSeed) -> Error {
+        match self {
+            Self::Here(_) => seed.session.error(),
+            Self::There(attachment) => attachment.session_error(seed),
+        }
+    }
+
+    /// Why no more streams come.
+    pub(crate) fn closed(&self) -> Error {
+        match self {
+            Self::Here(_) => Error::Closed,
+            Self::There(attachment) => attachment.error(),
+        }
+    }
+
+    /// Takes no more streams at an address.
+    pub(crate) fn unlisten(&self, address: SocketAddr) {
+        match self {
+            Self::Here(keeper) => {
+                lock(&keeper.inner.shared.listeners).remove(&address.port());
+                keeper.inner.stop_listening(address);
+            }
+            Self::There(attachment) => attachment.unlisten(address),
+        }
+    }
+
+    /// How a stream travels.
+    pub(crate) fn info(&self, seed: &StreamSeed) -> StreamInfo {
+        match self {
+            Self::Here(keeper) => keeper.info(seed),
+            Self::There(attachment) => attachment.info(seed),
+        }
+    }
+}
+
+impl Keeper {
     /// Where a stream lives.
     fn home(&self, stream: StreamKey) -> &Group {
         self.inner.group(stream.group())
@@ -29,7 +165,7 @@ impl Keeper {
     }
 
     /// Tells the engine to look at a stream's cell: at once, if this thread may drive it.
-    pub(crate) fn ring(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
+    fn ring(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
         let group = self.home(doorbell.stream);
         if let Some(mut engine) = group.try_drive() {
             engine.doorbell(doorbell);
@@ -50,7 +186,7 @@ impl Keeper {
     }
 
     /// As [`ring`](Self::ring), for what the engine's next pass may take along.
-    pub(crate) fn ring_soon(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
+    fn ring_soon(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
         match self.ring_bell(doorbell)? {
             true => Ok(()),
             false => self.ring(doorbell),
@@ -58,7 +194,7 @@ impl Keeper {
     }
 
     /// One pass of a stream's engine, if it is for applications' threads to drive and nobody does.
-    pub(crate) fn drive(&self, stream: StreamKey) {
+    fn drive(&self, stream: StreamKey) {
         let group = self.home(stream);
         if let Some(mut engine) = group.try_drive() {
             engine.poll(now());
@@ -68,12 +204,7 @@ impl Keeper {
 
     /// Writes straight from the caller's buffer, if the device can and this thread may drive:
     /// returns how many bytes were taken. If `patient` it waits some microseconds for the peer.
-    pub(crate) fn write_direct(
-        &self,
-        stream: StreamKey,
-        bytes: &[u8],
-        patient: bool,
-    ) -> Option<usize> {
+    fn write_direct(&self, stream: StreamKey, bytes: &[u8], patient: bool) -> Option<usize> {
         if !self.inner.device.moves_bytes_while_posting() {
             return None;
         }
@@ -86,44 +217,17 @@ impl Keeper {
         taken
     }
 
-    /// The address of a place that stands in a cell.
-    pub(crate) fn resolve(&self, place: u64) -> Option<NonNull<u8>> {
-        self.inner.shared.local.regions.resolve(place)
-    }
-
-    /// Bytes of the largest receive window and send buffer.
-    pub(crate) fn largest_window(&self) -> usize {
-        self.inner.config.window
-    }
-
-    /// Counts payload bytes that the application's thread copied.
-    pub(crate) fn note_copied(&self, bytes: usize) {
-        self.inner.shared.counters.application_copied.add_shared(bytes as u64);
-    }
-
-    /// Why the session of a stream is over.
-    pub(crate) fn session_error(&self, seed: &StreamSeed) -> Error {
-        seed.session.error()
-    }
-
     /// How a stream travels.
-    pub(crate) fn info(&self, seed: &StreamSeed) -> StreamInfo {
+    fn info(&self, seed: &StreamSeed) -> StreamInfo {
         let inner = &self.inner;
         StreamInfo {
             peer: seed.session.peer,
             device: inner.device.name.clone(),
             provider: inner.device.provider,
-            channels: channels_of(seed),
+            channels: seed.channels(),
             class: seed.class,
             policy: inner.config.policy,
             reason: inner.reason.clone(),
         }
     }
-}
-
-/// Channels of the stream's group of its session.
-fn channels_of(seed: &StreamSeed) -> u16 {
-    let own =
-        |part: &&SessionPart| part.group == seed.key.group() && part.slot == seed.key.session();
-    seed.session.parts().iter().find(own).map_or(0, |part| part.channels)
 }

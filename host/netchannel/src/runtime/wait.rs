@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
 use crate::config::Idle;
+use crate::engine::EVENT_FDS;
 use crate::error::Error;
 use crate::port::PortShared;
 use crate::runtime::group::Group;
@@ -108,7 +109,7 @@ fn remaining(deadline: Option<Timestamp>) -> Option<Duration> {
 }
 
 /// Sleeps until a descriptor is readable or the time is up; returns for each whether it is.
-pub(super) fn sleep(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<bool> {
+pub(crate) fn sleep(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<bool> {
     let mut fds: Vec<PollFd<'_>> =
         fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let timeout = timeout
@@ -227,7 +228,7 @@ impl RuntimeInner {
             asleep.groups.iter().for_each(|group| group.tell_helper());
             return;
         }
-        let mut fds = vec![port.wake.fd()];
+        let mut fds: Vec<_> = port.wake.fds().collect();
         fds.extend(asleep.groups.iter().flat_map(|group| group.events()));
         let ready = sleep(&fds, remaining(timeout));
         self.shared.counters.wakeups.add_shared(1);
@@ -236,10 +237,10 @@ impl RuntimeInner {
         }
         let slept = std::mem::take(&mut asleep.groups);
         Asleep::wake(&slept);
-        for (group, ready) in slept.into_iter().zip(ready[1..].chunks_exact(2)) {
+        for (group, ready) in slept.into_iter().zip(ready[1..].as_chunks::<EVENT_FDS>().0) {
             if let Some(mut engine) = group.try_drive() {
                 what.set_waiter(None);
-                engine.drain_events([ready[0], ready[1]]);
+                engine.drain_events(*ready);
                 engine.poll(now());
                 group.let_go(engine);
             }

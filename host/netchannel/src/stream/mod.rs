@@ -25,7 +25,7 @@ use netchannel_wire::frame::reset;
 use crate::cell::flags;
 use crate::config::Policy;
 use crate::error::Error;
-use crate::runtime::Keeper;
+use crate::runtime::Reach;
 use crate::shared::{Command, StreamSeed};
 
 pub use chunk::{Chunk, Words};
@@ -63,17 +63,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(keeper: Arc<Keeper>, seed: StreamSeed) -> Self {
+    pub(crate) fn new(keeper: Reach, seed: StreamSeed) -> Self {
         let shared = Arc::new(Shared { keeper, seed });
         Self { send: SendHalf::new(Arc::clone(&shared)), receive: ReceiveHalf::new(shared) }
     }
 
     /// Waits until the peer has confirmed the open.
-    pub(crate) fn open(
-        keeper: Arc<Keeper>,
-        seed: StreamSeed,
-        peer: SocketAddr,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(keeper: Reach, seed: StreamSeed, peer: SocketAddr) -> Result<Self, Error> {
         let stream = Self::new(keeper, seed);
         let shared = Arc::clone(stream.receive.shared());
         let settled = flags::OPENED | flags::RESET | flags::STOPPED | flags::DEAD;

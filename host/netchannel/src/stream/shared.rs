@@ -1,24 +1,23 @@
 //! What both halves of a stream share.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
 
 use crate::cell::{ApplicationSide, EngineSide};
 use crate::error::Error;
 use crate::port::{Doorbell, What};
-use crate::runtime::{CellWait, Keeper, Waited};
-use crate::shared::{Command, StreamSeed};
+use crate::runtime::{CellWait, Reach, Waited};
+use crate::shared::StreamSeed;
 
 /// What both halves share; the last one to go releases the stream.
 pub(super) struct Shared {
-    pub(super) keeper: Arc<Keeper>,
+    pub(super) keeper: Reach,
     pub(super) seed: StreamSeed,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.keeper.submit(Command::Release(self.seed.key));
+        self.keeper.release(&self.seed);
     }
 }
 

@@ -1,0 +1,365 @@
+//! What streams ask of an engine in another process.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use netchannel_attach::hello::Provider as WireProvider;
+use netchannel_attach::{Answer, Operation};
+use netchannel_shared_memory::wake::{SocketWake, Wake};
+use netchannel_units::{Class, GroupId, Timestamp};
+use netchannel_verbs::device::Provider;
+
+use crate::attach::convert::to_stats;
+use crate::attach::link::Link;
+use crate::config::{Config, Idle};
+use crate::error::Error;
+use crate::listener::Backlog;
+use crate::port::{Doorbell, Port, PortShared, PortWake};
+use crate::region::unpack;
+use crate::runtime::{LINGER, Waitable, Waited, now, sleep};
+use crate::shared::{Command, Counter, StreamSeed, lock};
+use crate::stats::Stats;
+use crate::stream::StreamInfo;
+
+/// A spinning thread that found nothing for this long lets others have the processor.
+const YIELD_AFTER: Duration = Duration::from_millis(1);
+/// How long who finds its ring full leaves the processor to the engine.
+const RING_FULL: Duration = Duration::from_micros(20);
+/// How often who closes looks whether everything has arrived.
+const LINGER_STEP: Duration = Duration::from_millis(1);
+
+/// An engine in another process.
+pub(crate) struct Attachment {
+    link: Arc<Link>,
+    id: u64,
+    config: Config,
+    copied: Counter,
+    wakeups: Counter,
+    listener: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Numbers attachments, so that a thread finds its port of each.
+static NEXT_ATTACHMENT: AtomicU64 = AtomicU64::new(1);
+
+/// A thread's port of one attachment.
+struct ThreadPort {
+    attachment: u64,
+    link: Weak<Link>,
+    port: Port,
+}
+
+impl Drop for ThreadPort {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.upgrade() {
+            link.tell(Operation::ClosePort { port: self.port.shared.number });
+        }
+    }
+}
+
+thread_local! {
+    static PORTS: RefCell<Vec<ThreadPort>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Attachment {
+    pub(crate) fn open(path: &Path, config: Config) -> Result<Arc<Self>, Error> {
+        let link = Link::open(path)?;
+        let ears = Arc::clone(&link);
+        let thread = std::thread::Builder::new()
+            .name("nc-attached".into())
+            .spawn(move || ears.listen_to_engine())
+            .map_err(Error::system("starting the thread that listens to the engine"))?;
+        Ok(Arc::new(Self {
+            link,
+            id: NEXT_ATTACHMENT.fetch_add(1, Ordering::Relaxed),
+            config,
+            copied: Counter::default(),
+            wakeups: Counter::default(),
+            listener: Mutex::new(Some(thread)),
+        }))
+    }
+
+    pub(crate) fn device(&self) -> &str {
+        &self.link.welcome.device
+    }
+
+    pub(crate) fn reason(&self) -> &str {
+        &self.link.welcome.reason
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn connect(&self, peer: SocketAddr, class: Class) -> Result<StreamSeed, Error> {
+        match self.link.ask(Operation::Connect { peer, class })?.0 {
+            Answer::Stream(offer) => self.link.seed(&offer),
+            other => Err(self.link.unexpected(&other)),
+        }
+    }
+
+    pub(crate) fn listen(&self, address: SocketAddr) -> Result<(SocketAddr, Arc<Backlog>), Error> {
+        self.link.listen(address)
+    }
+
+    pub(crate) fn unlisten(&self, address: SocketAddr) {
+        self.link.unlisten(address);
+    }
+
+    /// Counters of the engine, with what this process's threads copied on top. None if the engine
+    /// is gone.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = match self.link.ask(Operation::Statistics) {
+            Ok((Answer::Statistics(statistics), _)) => to_stats(statistics),
+            _ => Stats::default(),
+        };
+        stats.copied_bytes += self.copied.value();
+        stats.wakeups += self.wakeups.value();
+        stats
+    }
+
+    /// Waits until everything written to streams that were let go is confirmed, then hangs up.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let deadline = now() + LINGER;
+        let mut left = 1;
+        while left > 0 && !self.link.is_over() && now() < deadline {
+            left = match self.link.ask(Operation::Unfinished)?.0 {
+                Answer::Unfinished(count) => count,
+                other => return Err(self.link.unexpected(&other)),
+            };
+            if left > 0 {
+                std::thread::sleep(LINGER_STEP);
+            }
+        }
+        self.hang_up();
+        crate::runtime::lost_streams(left as usize)
+    }
+
+    fn hang_up(&self) {
+        self.link.hang_up();
+        if let Some(thread) = lock(&self.listener).take() {
+            // A thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+
+    // --- what streams ask ---
+
+    pub(crate) fn submit(&self, command: Command) {
+        let operation = match command {
+            Command::Finish(key) => Operation::Finish { stream: key.0 },
+            Command::Reset(key, code) => Operation::Reset { stream: key.0, code },
+            Command::Stop(key, code) => Operation::Stop { stream: key.0, code },
+            Command::Release(key) => Operation::Release { stream: key.0 },
+            // Ports come about by requests of their own.
+            Command::Port(_) => return,
+        };
+        self.link.tell(operation);
+    }
+
+    /// A stream was let go.
+    pub(crate) fn release(&self, seed: &StreamSeed) {
+        self.link.memory.drop_cell(seed.cell.place());
+        self.submit(Command::Release(seed.key));
+    }
+
+    /// Rings at the stream's engine, and wakes it if it sleeps and `at_once`.
+    pub(crate) fn ring(&self, doorbell: Doorbell, at_once: bool) -> Result<(), Error> {
+        loop {
+            let group = doorbell.stream.group();
+            let rung = self.with_port(Some(group), |port| {
+                let rung = port.ring(doorbell);
+                if at_once || !rung {
+                    // An engine that is gone is found out by the thread that listens to it.
+                    let _ = port.announce(group);
+                }
+                rung
+            })?;
+            if rung {
+                return Ok(());
+            }
+            if self.link.is_over() {
+                return Err(self.link.error());
+            }
+            std::thread::sleep(RING_FULL);
+        }
+    }
+
+    /// The address of a place that stands in a cell.
+    pub(crate) fn resolve(&self, place: u64) -> Option<NonNull<u8>> {
+        let memory = &self.link.memory;
+        memory.regions.resolve(place).or_else(|| {
+            // Memory that this process has not seen yet.
+            let (region, _) = unpack(place)?;
+            let asked = self.link.ask(Operation::Region { number: region.0 });
+            let (Ok((Answer::Region(len, writable), Some(fd))), number) = (asked, region.0) else {
+                return None;
+            };
+            if let Err(error) = memory.add(number, len, writable, fd) {
+                tracing::warn!(%error, "memory that the engine passed");
+            }
+            memory.regions.resolve(place)
+        })
+    }
+
+    pub(crate) fn largest_window(&self) -> usize {
+        self.link.welcome.window as usize
+    }
+
+    pub(crate) fn note_copied(&self, bytes: usize) {
+        self.copied.add_shared(bytes as u64);
+    }
+
+    /// Why the session of a stream is over.
+    pub(crate) fn session_error(&self, seed: &StreamSeed) -> Error {
+        if self.link.is_over() {
+            return self.link.error();
+        }
+        if seed.session.failure().is_none() {
+            let asked = self.link.ask(Operation::Fate { stream: seed.key.0 });
+            seed.session.fail(asked.err().unwrap_or(Error::Closed));
+        }
+        seed.session.error()
+    }
+
+    /// Why nothing comes any more.
+    pub(crate) fn error(&self) -> Error {
+        self.link.error()
+    }
+
+    pub(crate) fn info(&self, seed: &StreamSeed) -> StreamInfo {
+        let welcome = &self.link.welcome;
+        StreamInfo {
+            peer: seed.session.peer,
+            device: welcome.device.clone(),
+            provider: match welcome.provider {
+                WireProvider::Soft => Provider::Soft,
+                WireProvider::Rdma => Provider::Rdma,
+            },
+            channels: seed.channels(),
+            class: seed.class,
+            policy: welcome.policy.parse().unwrap_or_default(),
+            reason: format!("{} (attached to {})", welcome.reason, self.link.path.display()),
+        }
+    }
+
+    /// Waits until `what` is ready, at most until `deadline`.
+    pub(crate) fn wait(
+        &self,
+        what: &dyn Waitable,
+        deadline: Option<Timestamp>,
+    ) -> Result<Waited, Error> {
+        if self.spin(what, deadline) {
+            return Ok(Waited::Ready);
+        }
+        // The engine that it waits for must know whom to wake.
+        let port = self.with_port(what.group(), |port| Arc::clone(&port.shared))?;
+        let waited = loop {
+            what.set_waiter(Some(&port));
+            fence(Ordering::SeqCst);
+            if what.is_ready() {
+                break Waited::Ready;
+            }
+            if deadline.is_some_and(|at| now() >= at) {
+                break Waited::TimedOut;
+            }
+            sleep(&port.wake.fds().collect::<Vec<_>>(), deadline.map(|at| at - now()));
+            self.wakeups.add_shared(1);
+            if port.wake.drain().is_err() && !self.link.is_over() && !what.is_ready() {
+                // The engine is gone; the thread that listens to it is about to say so.
+                std::thread::sleep(YIELD_AFTER);
+            }
+        };
+        what.set_waiter(None);
+        Ok(waited)
+    }
+
+    /// Looks again and again: for a short while before sleeping, or until the deadline.
+    fn spin(&self, what: &dyn Waitable, deadline: Option<Timestamp>) -> bool {
+        let start = now();
+        let mut until = deadline;
+        if self.config.idle == Idle::Sleep {
+            let short = start + self.config.spin_before_sleep;
+            until = Some(until.map_or(short, |at| at.min(short)));
+        }
+        let mut yielded = start;
+        loop {
+            for _ in 0..16 {
+                if what.is_ready() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let time = now();
+            if until.is_some_and(|at| time >= at) {
+                return false;
+            }
+            if time - yielded >= YIELD_AFTER {
+                yielded = time;
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    // --- ports ---
+
+    /// Runs `f` with this thread's port, made on first use; the group, if any, knows it.
+    fn with_port<R>(
+        &self,
+        group: Option<GroupId>,
+        f: impl FnOnce(&mut Port) -> R,
+    ) -> Result<R, Error> {
+        PORTS.with_borrow_mut(|ports| {
+            let known = ports.iter().position(|known| known.attachment == self.id);
+            let index = match known {
+                Some(index) => index,
+                None => {
+                    ports.retain(|known| known.link.strong_count() > 0);
+                    ports.push(self.make_port()?);
+                    ports.len() - 1
+                }
+            };
+            let port = &mut ports[index].port;
+            if let Some(group) = group {
+                self.meet(port, group)?;
+            }
+            Ok(f(port))
+        })
+    }
+
+    fn make_port(&self) -> Result<ThreadPort, Error> {
+        let (answer, fd) = self.link.ask(Operation::Port)?;
+        let (Answer::Port(number), Some(fd)) = (&answer, fd) else {
+            return Err(self.link.unexpected(&answer));
+        };
+        let failed = Error::shared_memory("taking over a port");
+        let engine = SocketWake::from_fd(fd).map_err(failed)?;
+        let own = Wake::new().map_err(Error::shared_memory("making a port"))?;
+        let shared = PortShared::new(*number, PortWake::Attached { engine, own });
+        self.link.add_port(&shared);
+        let (attachment, link) = (self.id, Arc::downgrade(&self.link));
+        Ok(ThreadPort { attachment, link, port: Port::of(shared) })
+    }
+
+    /// Sees to it that a group's engine knows the port.
+    fn meet(&self, port: &mut Port, group: GroupId) -> Result<(), Error> {
+        if port.has_met(group) {
+            return Ok(());
+        }
+        let number = port.shared.number;
+        let (answer, fd) = self.link.ask(Operation::Ring { port: number, group: group.0 })?;
+        let Some(fd) = fd else { return Err(self.link.unexpected(&answer)) };
+        port.adopt(group, fd)
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.hang_up();
+    }
+}

@@ -1,0 +1,299 @@
+//! An application's end of the conversation with an engine in another process, and the thread that
+//! listens to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use netchannel_attach::hello::Reception;
+use netchannel_attach::{
+    Answer, AttachError, Event, Hello, MAX_PACKET, Operation, Request, StreamOffer, Welcome,
+};
+use netchannel_shared_memory::Error as SharedMemoryError;
+use netchannel_shared_memory::passing::{receive_with_fds_within, send_with_fds_within};
+
+use crate::attach::convert::to_error;
+use crate::attach::memory::Memory;
+use crate::attach::socket;
+use crate::engine::StreamKey;
+use crate::error::Error;
+use crate::listener::Backlog;
+use crate::port::PortShared;
+use crate::shared::{SessionPart, SessionShared, StreamSeed, lock};
+
+/// How long an engine may take to answer hello or to read a request: it never waits for anybody, so
+/// this covers a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An engine that is asked nothing says nothing.
+const FOR_EVER: Duration = Duration::MAX;
+
+/// Where the answer to a request goes.
+#[derive(Default)]
+struct Pending {
+    answer: Mutex<Option<(Answer, Option<OwnedFd>)>>,
+    there: Condvar,
+    /// To Listen: what takes the streams, which may come right behind the answer.
+    backlog: Option<Arc<Backlog>>,
+}
+
+/// The conversation.
+pub(super) struct Link {
+    socket: OwnedFd,
+    pub(super) path: PathBuf,
+    pub(super) welcome: Welcome,
+    pub(super) memory: Memory,
+    pending: Mutex<BTreeMap<u32, Arc<Pending>>>,
+    next_request: Mutex<u32>,
+    backlogs: Mutex<HashMap<u16, Arc<Backlog>>>,
+    ports: Mutex<Vec<Weak<PortShared>>>,
+    over: AtomicBool,
+    error: Mutex<Option<Error>>,
+}
+
+fn cannot(path: &Path, reason: String, kind: ErrorKind) -> Error {
+    Error::Attach { path: path.to_owned(), reason, kind }
+}
+
+fn kind_of(error: &SharedMemoryError) -> ErrorKind {
+    match error {
+        SharedMemoryError::TimedOut { .. } => ErrorKind::TimedOut,
+        error => error.errno().map_or(ErrorKind::InvalidData, |e| std::io::Error::from(e).kind()),
+    }
+}
+
+impl Link {
+    /// Says hello to the engine at `path`.
+    pub(super) fn open(path: &Path) -> Result<Arc<Self>, Error> {
+        let socket = socket::connect(path)?;
+        let failed = |error: SharedMemoryError| cannot(path, error.to_string(), kind_of(&error));
+        let hello = Hello::new(&name_of_this_program()).encode();
+        send_with_fds_within(socket.as_fd(), &hello, &[], PATIENCE).map_err(failed)?;
+        let mut packet = vec![0; MAX_PACKET];
+        let came = receive_with_fds_within(socket.as_fd(), &mut packet, 0, PATIENCE);
+        let (length, _) = came.map_err(failed)?;
+        if length == 0 {
+            let reason = "it closed the connection without a word".into();
+            return Err(cannot(path, reason, ErrorKind::ConnectionAborted));
+        }
+        let protocol = |error: AttachError| cannot(path, error.to_string(), ErrorKind::InvalidData);
+        match Reception::decode(&packet[..length]).map_err(protocol)? {
+            Reception::Refusal(text) => {
+                Err(cannot(path, format!("it refused: {text}"), ErrorKind::PermissionDenied))
+            }
+            Reception::Welcome(welcome) => Ok(Arc::new(Self {
+                socket,
+                path: path.to_owned(),
+                welcome,
+                memory: Memory::new(),
+                pending: Mutex::default(),
+                next_request: Mutex::default(),
+                backlogs: Mutex::default(),
+                ports: Mutex::default(),
+                over: AtomicBool::new(false),
+                error: Mutex::default(),
+            })),
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Why it is over.
+    pub(super) fn error(&self) -> Error {
+        lock(&self.error).clone().unwrap_or(Error::Closed)
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) fn ask(&self, operation: Operation) -> Result<(Answer, Option<OwnedFd>), Error> {
+        self.ask_with(operation, None)
+    }
+
+    fn ask_with(
+        &self,
+        operation: Operation,
+        backlog: Option<Arc<Backlog>>,
+    ) -> Result<(Answer, Option<OwnedFd>), Error> {
+        let pending = Arc::new(Pending { backlog, ..Pending::default() });
+        let number = {
+            let mut next = lock(&self.next_request);
+            *next = next.wrapping_add(1);
+            *next
+        };
+        lock(&self.pending).insert(number, Arc::clone(&pending));
+        if let Err(error) = self.send(&Request { number, operation }) {
+            lock(&self.pending).remove(&number);
+            return Err(error);
+        }
+        let mut answer = lock(&pending.answer);
+        loop {
+            match answer.take() {
+                Some((Answer::Failed(failure), _)) => return Err(to_error(failure)),
+                Some(answer) => return Ok(answer),
+                None if self.is_over() => return Err(self.error()),
+                None => {}
+            }
+            answer = pending.there.wait(answer).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Tells the engine something that it does not answer. If it is gone, so is what was meant.
+    pub(super) fn tell(&self, operation: Operation) {
+        if let Err(error) = self.send(&Request { number: 0, operation }) {
+            tracing::debug!(%error, "telling the engine");
+        }
+    }
+
+    fn send(&self, request: &Request) -> Result<(), Error> {
+        if self.is_over() {
+            return Err(self.error());
+        }
+        let sent = send_with_fds_within(self.socket.as_fd(), &request.encode(), &[], PATIENCE);
+        // The thread that listens finds out more about a socket that failed.
+        sent.map_err(|error| self.gone(&error.to_string(), kind_of(&error)))
+    }
+
+    fn gone(&self, reason: &str, kind: ErrorKind) -> Error {
+        Error::EngineGone { path: self.path.clone(), reason: reason.to_owned(), kind }
+    }
+
+    pub(super) fn listen(&self, address: SocketAddr) -> Result<(SocketAddr, Arc<Backlog>), Error> {
+        let backlog = Backlog::new();
+        let asked = self.ask_with(Operation::Listen { address }, Some(Arc::clone(&backlog)))?;
+        match asked.0 {
+            Answer::Listening(local) => Ok((local, backlog)),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    pub(super) fn unlisten(&self, address: SocketAddr) {
+        lock(&self.backlogs).remove(&address.port());
+        self.tell(Operation::Unlisten { service: address.port() });
+    }
+
+    pub(super) fn unexpected(&self, answer: &Answer) -> Error {
+        self.gone(
+            &format!("it gave an answer to another question: {answer:?}"),
+            ErrorKind::InvalidData,
+        )
+    }
+
+    /// Wakes the port's thread when the engine is gone.
+    pub(super) fn add_port(&self, port: &Arc<PortShared>) {
+        let mut ports = lock(&self.ports);
+        ports.retain(|port| port.strong_count() > 0);
+        ports.push(Arc::downgrade(port));
+    }
+
+    /// A stream that the engine made.
+    pub(super) fn seed(&self, offer: &StreamOffer) -> Result<StreamSeed, Error> {
+        let nowhere = || self.gone("it named a cell that is nowhere", ErrorKind::InvalidData);
+        let cell = self.memory.cell(offer.cell).ok_or_else(nowhere)?;
+        if self.is_over() {
+            // Who ends the streams may have come before this one.
+            self.memory.end_streams();
+        }
+        let (key, class) = (StreamKey(offer.stream), offer.class);
+        let session = SessionShared::new(0, offer.peer);
+        let (group, slot, channels) = (key.group(), key.session(), offer.channels);
+        session.set_parts(vec![SessionPart { group, slot, class, channels }]);
+        Ok(StreamSeed { key, cell, session, class })
+    }
+
+    /// Ends the conversation from this side.
+    pub(super) fn hang_up(&self) {
+        // Fails if the engine has done so.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+
+    /// The thread that listens.
+    pub(super) fn listen_to_engine(&self) {
+        let mut packet = vec![0; MAX_PACKET];
+        let error = loop {
+            match receive_with_fds_within(self.socket.as_fd(), &mut packet, 1, FOR_EVER) {
+                Ok((0, _)) => {
+                    let reason = "it closed the connection; did it end or drop this application?";
+                    break self.gone(reason, ErrorKind::ConnectionAborted);
+                }
+                Ok((length, mut fds)) => match self.on_packet(&packet[..length], fds.pop()) {
+                    Ok(()) => {}
+                    Err(error) => break error,
+                },
+                Err(error) => break self.gone(&error.to_string(), kind_of(&error)),
+            }
+        };
+        self.end(error);
+    }
+
+    fn on_packet(&self, packet: &[u8], fd: Option<OwnedFd>) -> Result<(), Error> {
+        let event = Event::decode(packet)
+            .map_err(|error| self.gone(&error.to_string(), ErrorKind::InvalidData))?;
+        match event {
+            Event::Answer(number, answer) => {
+                let Some(pending) = lock(&self.pending).remove(&number) else { return Ok(()) };
+                if let (Answer::Listening(address), Some(backlog)) = (&answer, &pending.backlog) {
+                    lock(&self.backlogs).insert(address.port(), Arc::clone(backlog));
+                }
+                *lock(&pending.answer) = Some((answer, fd));
+                pending.there.notify_all();
+            }
+            Event::Incoming(service, offer) => self.on_incoming(service, &offer)?,
+            Event::Forget(number) => self.memory.forget(number),
+            Event::Region(number, len, writable) => {
+                let nothing =
+                    || self.gone("memory came without a descriptor", ErrorKind::InvalidData);
+                self.memory.add(number, len, writable, fd.ok_or_else(nothing)?)?;
+            }
+            Event::Farewell(failure) => {
+                return Err(self.gone(&failure.text, failure.error_kind()));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_incoming(&self, service: u16, offer: &StreamOffer) -> Result<(), Error> {
+        let seed = self.seed(offer)?;
+        let backlog = lock(&self.backlogs).get(&service).cloned();
+        let left = match backlog {
+            Some(backlog) => backlog.push(seed).err(),
+            None => Some(seed),
+        };
+        if let Some(seed) = left {
+            // The listener was dropped meanwhile.
+            self.memory.drop_cell(seed.cell.place());
+            self.tell(Operation::Release { stream: seed.key.0 });
+        }
+        Ok(())
+    }
+
+    /// The conversation is over: whoever waits for anything learns why.
+    fn end(&self, error: Error) {
+        lock(&self.error).get_or_insert(error);
+        self.over.store(true, Ordering::Release);
+        self.memory.end_streams();
+        for pending in std::mem::take(&mut *lock(&self.pending)).into_values() {
+            // Under the lock: who is about to wait has looked before or will be notified.
+            let answer = lock(&pending.answer);
+            pending.there.notify_all();
+            drop(answer);
+        }
+        for backlog in std::mem::take(&mut *lock(&self.backlogs)).into_values() {
+            backlog.close();
+        }
+        for port in lock(&self.ports).drain(..).filter_map(|port| port.upgrade()) {
+            // One that cannot be woken finds out by its socket.
+            let _ = port.wake.notify();
+        }
+    }
+}
+
+fn name_of_this_program() -> String {
+    let program = std::env::current_exe().ok();
+    let name = program.as_deref().and_then(Path::file_name);
+    name.map_or_else(|| "?".into(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,85 @@
+//! What the attach server needs of a runtime, for applications of other processes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use netchannel_units::{Class, GroupId};
+
+use crate::application::ApplicationId;
+use crate::engine::Drive;
+use crate::error::Error;
+use crate::listener::Backlog;
+use crate::port::EnginePort;
+use crate::runtime::helper::{ConnectReply, HelperCommand};
+use crate::runtime::{RuntimeInner, sockets};
+use crate::shared::{Command, SessionShared, StreamSeed, lock};
+
+impl RuntimeInner {
+    /// Number of engines.
+    pub(crate) fn engines(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Runs `f` on each engine, waiting for whoever drives it now.
+    pub(crate) fn for_each_engine(&self, mut f: impl FnMut(&mut dyn Drive)) {
+        for group in &self.groups {
+            self.with_engine(group, &mut f);
+        }
+    }
+
+    /// The number of a new port.
+    pub(crate) fn next_port(&self) -> u32 {
+        self.next_port.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An engine is to know a port of another process.
+    pub(crate) fn add_port(&self, group: u8, port: EnginePort) {
+        let group = self.group(GroupId(group));
+        group.shared.inbox.push(Command::Port(Box::new(port)));
+        self.nudge(group);
+    }
+
+    /// Takes control connections to `address`, and streams to the backlog.
+    pub(crate) fn listen(
+        &self,
+        address: SocketAddr,
+        backlog: Arc<Backlog>,
+    ) -> Result<SocketAddr, Error> {
+        let socket = sockets::listen(address, &self.device)?;
+        let local =
+            socket.local_addr().map_err(Error::system("asking for the listener's address"))?;
+        lock(&self.shared.listeners).insert(local.port(), backlog);
+        match self.command(HelperCommand::Listen(socket)) {
+            true => Ok(local),
+            false => Err(Error::Closed),
+        }
+    }
+
+    /// Finds or makes a session with a peer. False if the runtime was closed.
+    pub(crate) fn dial(&self, peer: SocketAddr, reply: Arc<ConnectReply>) -> bool {
+        self.command(HelperCommand::Connect { peer, reply })
+    }
+
+    /// Opens a stream for an application.
+    pub(crate) fn open_stream(
+        &self,
+        session: &SessionShared,
+        application: ApplicationId,
+        service: u16,
+        class: Class,
+    ) -> Result<StreamSeed, Error> {
+        let part = self.part_for(session, class)?;
+        self.with_engine(self.group(part.group), |engine| {
+            engine.control().open_stream(part.slot, application, service, class)
+        })
+    }
+
+    /// Gives the command of an application to its stream's engine.
+    pub(crate) fn submit_from(&self, application: ApplicationId, command: Command) {
+        let Some(stream) = command.stream() else { return };
+        let Some(group) = self.groups.get(usize::from(stream.group().0)) else { return };
+        group.shared.inbox.push_from(application, command);
+        self.nudge(group);
+    }
+}
