@@ -15,7 +15,8 @@
 //!   what they receive.
 //! - [`error`]: what can go wrong.
 //! - [`rdma`]: the provider over libibverbs. [`soft`]: the NIC in memory.
-//! - [`conformance`]: what every provider must do, as a suite of checks.
+//! - [`conformance`]: what every provider must do, as a suite of checks. [`fuzzing`]: what must hold
+//!   whatever a peer sends.
 //!
 //! # Who may touch a buffer when
 //!
@@ -33,6 +34,7 @@ pub mod context;
 pub mod datagram;
 pub mod device;
 pub mod error;
+pub mod fuzzing;
 pub mod grh;
 pub mod memory;
 pub mod queue_pair;

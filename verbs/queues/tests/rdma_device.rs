@@ -6,6 +6,8 @@
 //!
 //! `NETCHANNEL_RDMA_DEVICE` names the device; otherwise the first one is taken.
 
+#[path = "rdma_device/datagrams.rs"]
+mod datagrams;
 #[path = "rdma_device/paths.rs"]
 mod paths;
 

@@ -418,13 +418,15 @@ fn a_short_receive_of_a_shared_queue_completes_so() {
 #[test]
 fn a_handle_keeps_its_device() {
     let nic = open(SoftOptions::default());
-    let address = AddressVector::new(nic.attributes().port.gid.unwrap().value);
-    let handle = nic.create_address_handle(&address).unwrap();
-    let to_itself = nic.attributes().port.gid;
+    let gid = nic.attributes().port.gid.unwrap().value;
+    let handle = nic.create_address_handle(&AddressVector::new(gid)).unwrap();
+    // Its peers find a device by a socket with its GID in the name.
+    let digits: String = gid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let is_open = || std::fs::read_to_string("/proc/net/unix").unwrap().contains(&digits);
     drop(nic);
-    let other = open(SoftOptions::default());
-    assert_ne!(other.attributes().port.gid, to_itself);
+    assert!(is_open());
     drop(handle);
+    assert!(!is_open());
 }
 
 #[test]

@@ -47,3 +47,10 @@ pub use context::{Context, OpenOptions, devices};
 pub use memory::MemoryRegion;
 pub use queue_pair::QueuePair;
 pub use shared_receive_queue::SharedReceiveQueue;
+
+/// For [`fuzzing`](crate::fuzzing): an endpoint is refused, or encodes to the same bytes.
+pub(crate) fn check_endpoint(endpoint: &crate::Endpoint) {
+    if let Ok(parsed) = endpoint::RcEndpoint::parse(endpoint) {
+        assert_eq!(parsed.encode(), *endpoint);
+    }
+}

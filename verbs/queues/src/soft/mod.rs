@@ -65,3 +65,18 @@ fn shared_memory_failed(
 ) -> impl Fn(netchannel_shared_memory::Error) -> Error + Copy {
     move |error| Error::Os { operation, source: std::io::Error::other(error), hint: "" }
 }
+
+/// For [`fuzzing`](crate::fuzzing): an endpoint and what comes over the sockets of other devices is
+/// refused, or encodes to the same bytes.
+pub(crate) fn check_messages(endpoint: &crate::Endpoint) {
+    let bytes = &endpoint.0;
+    if let Ok(address) = protocol::Address::from_endpoint(endpoint) {
+        assert_eq!(address.to_endpoint(), *endpoint);
+    }
+    if let Some((sequence, request)) = protocol::Request::decode(bytes) {
+        assert_eq!(request.encode(sequence), *bytes);
+    }
+    if let Some(reply) = protocol::Reply::decode(bytes) {
+        assert_eq!(reply.encode(), *bytes);
+    }
+}
