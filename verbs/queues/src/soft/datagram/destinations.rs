@@ -18,6 +18,7 @@ use super::{DatagramStatistics, GRH, Shared};
 use crate::grh::Grh;
 use crate::soft::arm::RemoteAlarm;
 use crate::soft::gather::Cursor;
+use crate::soft::send_queue::copied;
 use crate::soft::wire_ring::{IN_SLOT, Kind, Ring, Rubbish, Sender, Slot, flag};
 use crate::work::{LocalSlice, MAX_SLICES};
 
@@ -26,8 +27,12 @@ pub(in crate::soft) type Key = ([u8; 16], u32);
 
 /// Rings that one queue pair sends on, at most; the one that was used longest ago makes room.
 const MAX_DESTINATIONS: usize = 1024;
-/// Datagrams that wait for one ring.
-const MAX_HELD: usize = 16;
+/// Datagrams, and bytes of them, that wait for one ring: what the ring will hold (511 slots and 256 KiB,
+/// of which each takes whole lines of 64 bytes).
+const MAX_HELD: usize = 511;
+const MAX_HELD_BYTES: usize = 224 << 10;
+/// Bytes that wait for all rings of one queue pair.
+const MAX_HELD_BY_ALL: usize = 1 << 20;
 /// Before a receiver that was not there is asked for again: a question costs its device some ten
 /// microseconds.
 const RETRY: Duration = Duration::from_millis(1);
@@ -60,9 +65,16 @@ pub(in crate::soft) struct Path {
     published: Option<bool>,
 }
 
+/// What waits for a ring.
+#[derive(Debug, Default)]
+struct Queue {
+    held: Vec<Held>,
+    bytes: usize,
+}
+
 #[derive(Debug)]
 enum Way {
-    Resolving(Vec<Held>),
+    Resolving(Queue),
     Open(Path),
     Unreachable { until: Timestamp },
 }
@@ -85,6 +97,8 @@ pub(super) struct Destinations {
     tick: u64,
     /// Places of those with something published.
     touched: Vec<usize>,
+    /// Bytes that wait for rings.
+    held_bytes: usize,
 }
 
 impl Path {
@@ -147,13 +161,21 @@ impl Drop for Path {
     }
 }
 
-impl Held {
+impl Queue {
+    /// Keeps a copy, which takes so many bytes; none if there are too many already.
+    ///
     /// # Safety
     /// The slices are readable and hold the payload.
-    unsafe fn new(packet: &Packet, payload: &[LocalSlice]) -> Self {
+    unsafe fn push(&mut self, packet: &Packet, payload: &[LocalSlice]) -> Option<usize> {
+        let bytes = (GRH + packet.payload) as usize;
+        if self.held.len() >= MAX_HELD || self.bytes + bytes > MAX_HELD_BYTES {
+            return None;
+        }
+        self.bytes += bytes;
         // SAFETY: the caller's word.
-        let bytes = unsafe { crate::soft::send_queue::copied(payload, packet.payload.into()) };
-        Self { packet: *packet, payload: bytes }
+        let payload = unsafe { copied(payload, packet.payload.into()) };
+        self.held.push(Held { packet: *packet, payload });
+        Some(bytes)
     }
 }
 
@@ -212,7 +234,7 @@ impl Destinations {
         }
         qp.device.resolve(qp, key);
         let at = self.list.len();
-        self.list.push(Destination { key: *key, way: Way::Resolving(Vec::new()), used: 0 });
+        self.list.push(Destination { key: *key, way: Way::Resolving(Queue::default()), used: 0 });
         self.index.insert(*key, at);
         at
     }
@@ -227,8 +249,9 @@ impl Destinations {
         if let Some(moved) = self.list.get(at) {
             self.index.insert(moved.key, at);
         }
-        if let Way::Resolving(held) = gone.way {
-            statistics.ring_full += held.len() as u64;
+        if let Way::Resolving(queue) = gone.way {
+            self.held_bytes -= queue.bytes;
+            statistics.ring_full += queue.held.len() as u64;
         }
     }
 
@@ -250,15 +273,25 @@ impl Destinations {
         }
         let Destination { key, way, .. } = &mut self.list[at];
         match way {
-            Way::Resolving(held) if held.len() >= MAX_HELD => statistics.ring_full += 1,
-            // SAFETY: the caller's word.
-            Way::Resolving(held) => held.push(unsafe { Held::new(packet, payload) }),
-            Way::Unreachable { until } if qp.now() < *until => statistics.unreachable += 1,
+            Way::Resolving(_) => {}
+            Way::Unreachable { until } if qp.now() < *until => {
+                statistics.unreachable += 1;
+                return;
+            }
             Way::Unreachable { .. } | Way::Open(_) => {
                 qp.device.resolve(qp, key);
-                // SAFETY: the caller's word.
-                *way = Way::Resolving(vec![unsafe { Held::new(packet, payload) }]);
+                *way = Way::Resolving(Queue::default());
             }
+        }
+        let has_room = self.held_bytes < MAX_HELD_BY_ALL;
+        let kept = match way {
+            // SAFETY: the caller's word.
+            Way::Resolving(queue) if has_room => unsafe { queue.push(packet, payload) },
+            _ => None,
+        };
+        match kept {
+            Some(bytes) => self.held_bytes += bytes,
+            None => statistics.ring_full += 1,
         }
     }
 
@@ -276,8 +309,9 @@ impl Destinations {
         statistics: &mut DatagramStatistics,
     ) {
         let Some(&at) = self.index.get(key) else { return };
-        let Way::Resolving(held) = &mut self.list[at].way else { return };
-        let held = std::mem::take(held);
+        let Way::Resolving(queue) = &mut self.list[at].way else { return };
+        let Queue { held, bytes } = std::mem::take(queue);
+        self.held_bytes -= bytes;
         let Some(mut path) = path else {
             statistics.unreachable += held.len() as u64;
             return self.give_up(qp, at);
