@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netchannel_units::{Bandwidth, Class};
+use netchannel_verbs::SourcePort;
 
 use crate::engine::setup::ChannelReport;
 use crate::runtime::RuntimeInner;
@@ -47,6 +48,8 @@ pub struct ChannelStats {
     pub class: Option<Class>,
     /// Number of the queue pair.
     pub queue_pair: u32,
+    /// UDP source port of its packets, which decides their path; none where they are no UDP.
+    pub source_port: Option<u16>,
     /// Stream bytes sent through it, as the peer's engine confirmed them.
     pub bytes_sent: u64,
     /// Stream bytes that arrived through it.
@@ -91,6 +94,7 @@ impl Stats {
             id: report.id.0,
             class: Some(group.class),
             queue_pair: report.queue_pair,
+            source_port: report.source_port.map(SourcePort::get),
             bytes_sent: report.payload.confirmed,
             bytes_received: report.payload.received,
             bytes_completed: report.stats.bytes_completed,

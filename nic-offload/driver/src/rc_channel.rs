@@ -8,6 +8,7 @@ use netchannel_verbs::queue_pair::ConnectOptions;
 use netchannel_verbs::work::{SendOperation, Slices};
 use netchannel_verbs::{
     Access, Context, Endpoint, LocalSlice, MemoryRegion, QueuePair, RemoteKey, SendRequest,
+    SourcePort,
 };
 use netchannel_wire::{Frame, MessageDraft, StreamId};
 
@@ -123,6 +124,11 @@ impl<C: Context, T> RcChannel<C, T> {
     /// Number of the queue pair.
     pub fn queue_pair_number(&self) -> u32 {
         self.queue_pair.number()
+    }
+
+    /// UDP source port of its packets, once connected, where they are UDP.
+    pub fn source_port(&self) -> Option<SourcePort> {
+        self.queue_pair.source_port()
     }
 
     /// What the peer needs to connect.

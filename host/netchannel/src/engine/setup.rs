@@ -7,7 +7,7 @@ use netchannel_driver::{ChannelKey, Group, GroupConfig};
 use netchannel_scheduler::{Scheduler, SchedulerConfig, StreamKey as SchedulerKey};
 use netchannel_units::{Bandwidth, ChannelId, Class, Duration};
 use netchannel_verbs::queue_pair::ConnectOptions;
-use netchannel_verbs::{Access, Context, Endpoint};
+use netchannel_verbs::{Access, Context, Endpoint, SourcePort};
 use netchannel_vns::Streams;
 use netchannel_vns::pool::SLAB_LOG2;
 use netchannel_vns::streams::{Role, StreamsConfig};
@@ -65,6 +65,7 @@ pub(crate) struct ChannelReport {
     pub(crate) session: u32,
     pub(crate) id: ChannelId,
     pub(crate) queue_pair: u32,
+    pub(crate) source_port: Option<SourcePort>,
     pub(crate) payload: Payload,
     pub(crate) stats: netchannel_channel::ChannelStats,
     pub(crate) rate: Bandwidth,
@@ -585,6 +586,7 @@ impl<C: Context> EngineControl for Engine<C> {
                     session: session.shared.number,
                     id: session.numbers[number],
                     queue_pair: channel.queue_pair_number(),
+                    source_port: channel.source_port(),
                     payload: session.payload[number],
                     stats: *channel.state().stats(),
                     rate: channel.state().rate(),
