@@ -117,6 +117,15 @@ pub struct Statistics {
     /// Sessions alive.
     #[n(9)]
     pub sessions: u64,
+    /// Queue pairs that died and were fenced.
+    #[n(10)]
+    pub failovers: u64,
+    /// Stream bytes that were sent again for that.
+    #[n(11)]
+    pub replayed_bytes: u64,
+    /// The newest gaps that this left, in nanoseconds.
+    #[n(12)]
+    pub failover_gaps: Vec<u64>,
 }
 
 /// Counters of a Channel.

@@ -120,6 +120,7 @@ struct File {
 struct KeepaliveFile {
     interval_ms: Option<u32>,
     timeout_ms: Option<u32>,
+    outage_ms: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -205,6 +206,7 @@ impl File {
             keepalive: Keepalive {
                 interval: milliseconds(self.keepalive.interval_ms, standard.keepalive.interval),
                 timeout: milliseconds(self.keepalive.timeout_ms, standard.keepalive.timeout),
+                outage: milliseconds(self.keepalive.outage_ms, standard.keepalive.outage),
             },
             rdma: OpenOptions {
                 port: self.rdma.port,
@@ -288,7 +290,7 @@ mod tests {
             idle = "spin"
             window = "512KiB"
             chunk = 65536
-            keepalive = { interval_ms = 100, timeout_ms = 900 }
+            keepalive = { interval_ms = 100, timeout_ms = 900, outage_ms = 20000 }
             rdma = { port = 2, gid_index = 3, mtu = 1024 }
             [soft]
             seed = 7
@@ -302,6 +304,7 @@ mod tests {
         assert_eq!((config.policy, config.poller), (Policy::RoundRobin, Poller::Dedicated));
         assert_eq!(config.congestion.to_string(), "fixed:1048576");
         assert_eq!(config.keepalive.timeout, Duration::from_millis(900));
+        assert_eq!(config.keepalive.outage, Duration::from_secs(20));
         assert_eq!(config.rdma.mtu, Some(1024));
         let link = config.soft.link.unwrap();
         assert_eq!((link.rate, link.delay), (Bandwidth::from_gbps(2), Duration::from_micros(5)));

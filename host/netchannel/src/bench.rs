@@ -71,6 +71,8 @@ impl Side {
             peer_slots: 64,
             peer_slot_bytes: 8_192,
             peer_eager_credit: EAGER_CREDIT,
+            failover: true,
+            group: 0,
         };
         let session = SessionShared::new(0, peer);
         let channels = ours.iter().copied().zip((0..).map(ChannelId)).collect();

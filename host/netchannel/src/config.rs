@@ -73,15 +73,23 @@ named!(Idle, "idle mode", "spin" => Spin, "sleep" => Sleep);
 pub struct Keepalive {
     /// How often the connecting side asks for one.
     pub interval: Duration,
-    /// After this long without one the peer is dead.
+    /// After this long without one the peer is dead, if its host still acknowledges what it is sent.
     pub timeout: Duration,
+    /// How long streams wait while there is no path: the peer's host acknowledges nothing, or no
+    /// Channel can be made. A host that lost its power looks the same.
+    pub outage: Duration,
 }
 
 impl Default for Keepalive {
     /// Two questions a second cost an idle session four wake-ups; three unanswered ones are
-    /// death, which is below the two seconds that operators wait.
+    /// death, which is below the two seconds that operators wait. A cable is replugged and a switch
+    /// port restarts in less than ten seconds.
     fn default() -> Self {
-        Self { interval: Duration::from_millis(500), timeout: Duration::from_millis(1_500) }
+        Self {
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_millis(1_500),
+            outage: Duration::from_secs(10),
+        }
     }
 }
 
@@ -186,6 +194,12 @@ impl Config {
             return wrong(format!(
                 "the keepalive timeout ({:?}) must be at least twice the interval ({:?})",
                 self.keepalive.timeout, self.keepalive.interval
+            ));
+        }
+        if self.keepalive.outage < self.keepalive.timeout {
+            return wrong(format!(
+                "the time of an outage ({:?}) must not be below the keepalive timeout ({:?})",
+                self.keepalive.outage, self.keepalive.timeout
             ));
         }
         Ok(())

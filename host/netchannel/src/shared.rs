@@ -1,13 +1,14 @@
 //! What the engines, the helper thread and the applications of a runtime share.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use netchannel_shared_memory::wake::Wake;
-use netchannel_units::{Class, GroupId};
+use netchannel_units::{Class, Duration, GroupId};
+use netchannel_wire::control::ChannelMessage;
 
 use crate::application::{Application, ApplicationId};
 use crate::cell::Cell;
@@ -65,6 +66,31 @@ pub(crate) struct EngineCounters {
     pub(crate) placed_bytes: Counter,
     pub(crate) placed_out_of_order: Counter,
     pub(crate) refused: Counter,
+    /// Queue pairs that died and were fenced.
+    pub(crate) failovers: Counter,
+    /// Stream bytes that died with them and were sent again.
+    pub(crate) replayed_bytes: Counter,
+}
+
+/// Gaps that are remembered.
+const MAX_GAPS: usize = 1_024;
+
+/// The newest gaps in the arrival of bytes that dead Channels left.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps(Mutex<VecDeque<Duration>>);
+
+impl Gaps {
+    pub(crate) fn add(&self, gap: Duration) {
+        let mut gaps = lock(&self.0);
+        if gaps.len() == MAX_GAPS {
+            gaps.pop_front();
+        }
+        gaps.push_back(gap);
+    }
+
+    pub(crate) fn list(&self) -> Vec<Duration> {
+        lock(&self.0).iter().copied().collect()
+    }
 }
 
 /// What happens to streams beside reading and writing: rare, so a lock will do.
@@ -134,6 +160,8 @@ pub(crate) struct SessionShared {
     pub(crate) number: u32,
     pub(crate) peer: SocketAddr,
     error: Mutex<Option<Error>>,
+    /// What engines want to tell the peer over the control connection.
+    said: Mutex<Vec<ChannelMessage>>,
     /// Its parts, one for each group that both sides have, in order of precedence.
     parts: OnceLock<Vec<SessionPart>>,
 }
@@ -152,7 +180,18 @@ pub(crate) struct SessionPart {
 
 impl SessionShared {
     pub(crate) fn new(number: u32, peer: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { number, peer, error: Mutex::new(None), parts: OnceLock::new() })
+        let (error, said, parts) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        Arc::new(Self { number, peer, error, said, parts })
+    }
+
+    /// Leaves a message for the peer to the helper thread.
+    pub(crate) fn say(&self, message: ChannelMessage) {
+        lock(&self.said).push(message);
+    }
+
+    /// What is to be told, in order.
+    pub(crate) fn take_said(&self) -> Vec<ChannelMessage> {
+        std::mem::take(&mut *lock(&self.said))
     }
 
     /// The session is up.
@@ -208,6 +247,8 @@ pub(crate) struct GroupShared {
     pub(crate) inbox: Inbox,
     /// Sessions (their slots) that want another slab of receive windows, and for whom.
     pub(crate) slab_demand: Mutex<Vec<(u32, Arc<Application>)>>,
+    /// Sessions (their slots) that want queue pairs in place of dead ones.
+    pub(crate) renewals: Mutex<Vec<u32>>,
 }
 
 impl GroupShared {
@@ -219,6 +260,7 @@ impl GroupShared {
             counters: EngineCounters::default(),
             inbox: Inbox::default(),
             slab_demand: Mutex::default(),
+            renewals: Mutex::default(),
         })
     }
 }
@@ -237,6 +279,7 @@ pub(crate) struct Shared {
     /// Memory that nobody needs any more, for the helper thread to drop: to give back registered
     /// memory takes system calls.
     discarded: Mutex<Vec<Box<dyn Any + Send>>>,
+    pub(crate) gaps: Gaps,
     /// Set when the helper thread has something to do for an engine.
     helper_wanted: AtomicBool,
     next_session: AtomicU32,
@@ -255,6 +298,7 @@ impl Shared {
             servers: Mutex::default(),
             next_application: AtomicU32::new(1),
             discarded: Mutex::default(),
+            gaps: Gaps::default(),
             helper_wanted: AtomicBool::new(false),
             next_session: AtomicU32::new(0),
         })

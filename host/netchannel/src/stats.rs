@@ -31,6 +31,14 @@ pub struct Stats {
     pub wakeups: u64,
     /// Poll passes of all engines.
     pub polls: u64,
+    /// Queue pairs that died and were fenced.
+    pub failovers: u64,
+    /// Stream bytes that were lost with them and sent again.
+    pub replayed_bytes: u64,
+    /// For the last 1,024 of them through which bytes had arrived here: time from the last bytes
+    /// that arrived through the dead queue pair to the first that arrived through any when both
+    /// sides had fenced it. A pause of the sender counts.
+    pub failover_gaps: Vec<Duration>,
     /// Streams alive.
     pub streams: usize,
     /// Sessions alive.
@@ -84,6 +92,7 @@ impl Stats {
         let counters = &inner.shared.counters;
         all.copied_bytes += counters.application_copied.value();
         all.wakeups = counters.wakeups.value();
+        all.failover_gaps = inner.shared.gaps.list();
         all.channels.sort_by_key(|channel| (channel.session, channel.id));
         all
     }
@@ -110,5 +119,7 @@ impl Stats {
         self.placed_out_of_order += counters.placed_out_of_order.value();
         self.refused += counters.refused.value();
         self.polls += counters.polls.value();
+        self.failovers += counters.failovers.value();
+        self.replayed_bytes += counters.replayed_bytes.value();
     }
 }

@@ -139,7 +139,7 @@ impl<T> Channel<T> {
         }
     }
 
-    /// Open or failed.
+    /// Open, receiving only, or failed.
     pub fn state(&self) -> State {
         self.state
     }
@@ -204,6 +204,11 @@ impl<T> Channel<T> {
         self.pacer.departure(now)
     }
 
+    /// What messages carried that are not yet polled as confirmed.
+    pub fn unpolled(&self) -> impl Iterator<Item = &T> {
+        self.carried.iter().map(|carried| &carried.item)
+    }
+
     /// Counters since the beginning.
     pub fn stats(&self) -> &ChannelStats {
         &self.stats
@@ -246,7 +251,7 @@ impl<T> Channel<T> {
     pub fn wants_ack(&self) -> AckNeed {
         match self.state {
             State::Open => self.acks.need(),
-            State::Failed => AckNeed::None,
+            State::Receiving | State::Failed => AckNeed::None,
         }
     }
 
@@ -257,7 +262,7 @@ impl<T> Channel<T> {
                 let both = [self.acks.next_timeout(), self.control.next_timeout()];
                 both.into_iter().flatten().min()
             }
-            State::Failed => None,
+            State::Receiving | State::Failed => None,
         }
     }
 
@@ -275,6 +280,18 @@ impl<T> Channel<T> {
 
 /// Inputs.
 impl<T> Channel<T> {
+    /// Whether a message that arrived is the one that is next, before its frames are looked at: what
+    /// comes twice from a device that broke its promise must not be processed twice.
+    ///
+    /// # Errors
+    /// [`ChannelError::Sequence`] or [`ChannelError::Failed`].
+    pub fn expects(&self, header: &MessageHeader) -> Result<(), ChannelError> {
+        match self.state {
+            State::Failed => Err(ChannelError::Failed),
+            State::Open | State::Receiving => self.flow.check_sequence(header),
+        }
+    }
+
     /// A message arrived, and its frames were processed.
     ///
     /// # Errors
@@ -332,7 +349,7 @@ impl<T> Channel<T> {
 
     /// The time of [`Channel::next_timeout`] has come; too early is harmless.
     pub fn on_timeout(&mut self, now: Timestamp) {
-        if self.state == State::Failed {
+        if self.state != State::Open {
             return;
         }
         self.acks.on_timeout(now);
@@ -341,11 +358,42 @@ impl<T> Channel<T> {
         }
     }
 
+    /// Messages are still taken, none leaves: see [`State`].
+    pub fn receive_only(&mut self) {
+        if self.state == State::Open {
+            self.state = State::Receiving;
+        }
+    }
+
+    /// Messages may leave (again).
+    pub fn open(&mut self) {
+        if self.state == State::Receiving {
+            self.state = State::Open;
+        }
+    }
+
+    /// Messages of the peer that this side has processed, for the peer's
+    /// [`on_report`](Self::on_report). Nothing may arrive any more.
+    pub fn processed(&self) -> u64 {
+        self.flow.processed
+    }
+
+    /// The peer has processed `received` messages, and will not process another. It may have said
+    /// more in its last acknowledgement.
+    ///
+    /// # Errors
+    /// [`ChannelError::Acknowledged`] if so many were never sent: nothing was taken over.
+    pub fn on_report(&mut self, received: u64) -> Result<(), ChannelError> {
+        self.flow.on_report(received)?;
+        self.stats.messages_confirmed = self.flow.acknowledged;
+        Ok(())
+    }
+
     /// The queue pair is dead. Everything that is not acknowledged comes back, oldest first; what
     /// is acknowledged may still be polled. The memory is free when the queue pair is flushed:
     /// [`Channel::outstanding`] is zero.
     pub fn fail(&mut self) -> impl Iterator<Item = T> {
-        if self.state == State::Open {
+        if self.state != State::Failed {
             self.state = State::Failed;
             let bytes = self.outstanding();
             self.control.on_loss(&LossBatch { now: self.arrived, bytes });

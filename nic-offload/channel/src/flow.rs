@@ -88,14 +88,14 @@ impl Flow {
         header
     }
 
+    pub(crate) fn check_sequence(&self, header: &MessageHeader) -> Result<(), ChannelError> {
+        let (expected, found) = (self.received as u32, header.sequence);
+        if found == expected { Ok(()) } else { Err(ChannelError::Sequence { expected, found }) }
+    }
+
     /// Takes over what a header says, or nothing of it on an error.
     pub(crate) fn on_header(&mut self, header: &MessageHeader) -> Result<(), ChannelError> {
-        if header.sequence != self.received as u32 {
-            return Err(ChannelError::Sequence {
-                expected: self.received as u32,
-                found: header.sequence,
-            });
-        }
+        self.check_sequence(header)?;
         if self.received >= self.advertised {
             return Err(ChannelError::Overrun { sequence: self.received, credit: self.advertised });
         }
@@ -115,6 +115,19 @@ impl Flow {
         self.received += 1;
         self.acknowledged = acknowledged;
         self.limit = limit;
+        Ok(())
+    }
+
+    /// The peer's last word on what it has processed; older than an acknowledgement is harmless.
+    pub(crate) fn on_report(&mut self, received: u64) -> Result<(), ChannelError> {
+        if received > self.sent {
+            return Err(ChannelError::Acknowledged {
+                found: received as u32,
+                earlier: self.acknowledged,
+                sent: self.sent,
+            });
+        }
+        self.acknowledged = self.acknowledged.max(received);
         Ok(())
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! - [`channel`]: [`Channel`], what the engine holds per queue pair.
 //! - [`config`]: sizes and the acknowledgement policy.
-//! - [`state`]: open or failed, and which event does what in which state.
+//! - [`state`]: open, receiving or failed, and which event does what in which state.
+//! - [`fence`]: the life of a Channel's queue pairs: fencing and replacement, as both sides agree.
 //! - [`flow`]: sequence numbers, acknowledgements and credit; why two Channels never wait for
 //!   each other.
 //! - [`ack`]: when a message that only acknowledges is due.
@@ -23,6 +24,7 @@ pub mod config;
 pub mod congestion;
 pub mod delivery;
 pub mod error;
+pub mod fence;
 pub mod flow;
 pub mod pacer;
 pub mod state;
@@ -33,6 +35,7 @@ pub use channel::{Channel, Kind};
 pub use config::{AckPolicy, ChannelConfig};
 pub use congestion::{CongestionControl, Controller};
 pub use error::ChannelError;
+pub use fence::Fence;
 pub use flow::CONTROL_RESERVE;
 pub use netchannel_wire::MessageHeader;
 pub use pacer::Pacer;

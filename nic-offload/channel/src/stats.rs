@@ -20,3 +20,17 @@ pub struct ChannelStats {
     /// Messages posted that carried an acknowledgement and nothing else.
     pub acks_sent: u64,
 }
+
+impl core::ops::AddAssign for ChannelStats {
+    /// Of the queue pairs that a Channel has had.
+    fn add_assign(&mut self, other: Self) {
+        self.messages_posted += other.messages_posted;
+        self.bytes_posted += other.bytes_posted;
+        self.messages_completed += other.messages_completed;
+        self.bytes_completed += other.bytes_completed;
+        self.messages_confirmed += other.messages_confirmed;
+        self.bytes_confirmed += other.bytes_confirmed;
+        self.messages_received += other.messages_received;
+        self.acks_sent += other.acks_sent;
+    }
+}

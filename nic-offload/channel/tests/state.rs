@@ -18,8 +18,10 @@ fn channel(state: State) -> Channel<&'static str> {
     channel.on_completion(NOW, 0);
     channel.on_message(NOW, &header(0, 1)).unwrap();
     channel.on_processed(true);
-    if state == State::Failed {
-        drop(channel.fail());
+    match state {
+        State::Open => {}
+        State::Receiving => channel.receive_only(),
+        State::Failed => drop(channel.fail()),
     }
     channel
 }
@@ -44,7 +46,7 @@ fn describe(channel: &Channel<&'static str>) -> String {
 type Event = fn(&mut Channel<&'static str>) -> String;
 
 /// `on_transmit` is not among them: it is called only if `may_send` says so.
-const EVENTS: [(&str, Event); 8] = [
+const EVENTS: [(&str, Event); 12] = [
     ("nothing", |_| String::new()),
     ("on_message", |c| format!("{:?}", c.on_message(NOW, &header(1, 2)))),
     ("on_message again", |c| format!("{:?}", c.on_message(NOW, &header(0, 1)))),
@@ -64,13 +66,26 @@ const EVENTS: [(&str, Event); 8] = [
         String::new()
     }),
     ("poll_confirmed", |c| format!("{:?}, {:?}", c.poll_confirmed(), c.poll_confirmed())),
+    ("receive_only", |c| {
+        c.receive_only();
+        String::new()
+    }),
+    ("open", |c| {
+        c.open();
+        String::new()
+    }),
+    ("on_report", |c| {
+        let result = c.on_report(2);
+        format!("{result:?}, {:?}, {:?}", c.poll_confirmed(), c.poll_confirmed())
+    }),
+    ("on_report of too many", |c| format!("{:?}", c.on_report(4))),
     ("fail", |c| format!("{:?}", c.fail().collect::<Vec<_>>())),
 ];
 
 #[test]
 fn every_state_with_every_event() {
     let mut table = String::new();
-    for state in [State::Open, State::Failed] {
+    for state in [State::Open, State::Receiving, State::Failed] {
         for (name, event) in EVENTS {
             let mut channel = channel(state);
             let answer = event(&mut channel);

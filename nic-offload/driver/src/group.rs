@@ -86,8 +86,10 @@ pub struct Group<C: Context, T> {
     context: C,
     batch: Vec<WorkCompletion>,
     polls: u32,
-    /// A Channel was removed: its last completions, and what they hold, are to be taken.
-    removed: bool,
+    /// A Channel was removed (its last completions, and what they hold, are to be taken), or may have
+    /// failed.
+    look_at_sends: bool,
+    receives_emptied: bool,
 }
 
 impl<C: Context, T> Group<C, T> {
@@ -117,7 +119,8 @@ impl<C: Context, T> Group<C, T> {
             context,
             batch: vec![WorkCompletion::default(); BATCH],
             polls: 0,
-            removed: false,
+            look_at_sends: false,
+            receives_emptied: true,
         })
     }
 
@@ -137,6 +140,23 @@ impl<C: Context, T> Group<C, T> {
         controller: Controller,
     ) -> Result<ChannelKey, DriverError> {
         let index = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
+        let queue_pair = self.make_queue_pair()?;
+        let key = ChannelKey(index as u16);
+        let tag = self.new_tag(key);
+        let number = queue_pair.number();
+        let bound =
+            RcChannel::new(&self.context, &self.config, queue_pair, id, tag, channel, controller)?;
+        self.receives.grow(&self.context, self.config.receive_slots)?;
+        if index == self.channels.len() {
+            self.channels.push(Some(bound));
+        } else {
+            self.channels[index] = Some(bound);
+        }
+        self.note_number(number, key);
+        Ok(key)
+    }
+
+    pub(crate) fn make_queue_pair(&self) -> Result<C::QueuePair, DriverError> {
         let init = QueuePairInit {
             service: Service::ReliableConnection,
             send_queue: &self.send_completions,
@@ -146,33 +166,42 @@ impl<C: Context, T> Group<C, T> {
             receive_capacity: 0,
             inline_bytes: self.config.inline_bytes.min(self.context.attributes().max_inline),
         };
-        let queue_pair = self
-            .context
-            .create_queue_pair(&init)
-            .map_err(DriverError::queue("creating a queue pair"))?;
-        let key = ChannelKey(index as u16);
+        let made = self.context.create_queue_pair(&init);
+        made.map_err(DriverError::queue("creating a queue pair"))
+    }
+
+    /// A tag that tells the completions of a queue pair from those of earlier ones.
+    pub(crate) fn new_tag(&mut self, key: ChannelKey) -> u32 {
         let tag = u32::from(self.next_tag) << 16 | u32::from(key.0);
-        let number = queue_pair.number();
-        let bound =
-            RcChannel::new(&self.context, &self.config, queue_pair, id, tag, channel, controller)?;
-        self.receives.grow(&self.context, self.config.receive_slots)?;
         self.next_tag = self.next_tag.wrapping_add(1);
-        if index == self.channels.len() {
-            self.channels.push(Some(bound));
-        } else {
-            self.channels[index] = Some(bound);
-        }
+        tag
+    }
+
+    pub(crate) fn note_number(&mut self, number: u32, key: ChannelKey) {
         let at = self.numbers.partition_point(|(n, _)| *n < number);
         self.numbers.insert(at, (number, key));
-        Ok(key)
+    }
+
+    pub(crate) fn forget_number(&mut self, key: ChannelKey) {
+        self.numbers.retain(|(_, k)| *k != key);
+    }
+
+    /// Whether the last poll found everything that there was to receive.
+    pub(crate) fn receives_emptied(&self) -> bool {
+        self.receives_emptied
+    }
+
+    /// The next poll looks for failed sends, even if none was to complete.
+    pub fn look_for_failures(&mut self) {
+        self.look_at_sends = true;
     }
 
     /// Takes a Channel out and destroys its queue pair. Its late completions are dropped.
     pub fn remove_channel(&mut self, key: ChannelKey) -> Option<RcChannel<C, T>> {
         let channel = self.channels.get_mut(usize::from(key.0))?.take()?;
-        self.numbers.retain(|(_, k)| *k != key);
+        self.forget_number(key);
         self.receives.shrink(self.config.receive_slots);
-        self.removed = true;
+        self.look_at_sends = true;
         Some(channel)
     }
 
@@ -196,7 +225,7 @@ impl<C: Context, T> Group<C, T> {
         self.numbers.is_empty()
     }
 
-    fn by_number(&self, number: u32) -> Option<ChannelKey> {
+    pub(crate) fn by_number(&self, number: u32) -> Option<ChannelKey> {
         let at = self.numbers.binary_search_by_key(&number, |(n, _)| *n).ok()?;
         Some(self.numbers[at].1)
     }
@@ -215,12 +244,13 @@ impl<C: Context, T> Group<C, T> {
         let mut found = 0;
         if let Ok(count) = received {
             found += count;
+            self.receives_emptied = count < batch.len();
             for completion in &batch[..count] {
                 self.on_receive(completion, events);
             }
         }
         self.polls = self.polls.wrapping_add(1);
-        let awaited = std::mem::take(&mut self.removed)
+        let awaited = std::mem::take(&mut self.look_at_sends)
             || self.polls.is_multiple_of(FAILURE_POLL)
             || self.channels.iter().flatten().any(|channel| channel.awaits_completion());
         let sent = match received {
@@ -250,7 +280,7 @@ impl<C: Context, T> Group<C, T> {
             }
             Some(channel) => {
                 self.receives.release(slot);
-                if completion.status != Status::Flushed {
+                if self.channel(channel).is_some_and(|c| !c.is_fencing()) {
                     events.push(Event::Failed { channel, status: completion.status });
                 }
             }
@@ -267,9 +297,20 @@ impl<C: Context, T> Group<C, T> {
         }
         if completion.status.is_success() {
             channel.on_completion(now, completion.id as u32);
-        } else {
+        } else if !channel.is_fencing() {
             events.push(Event::Failed { channel: key, status: completion.status });
         }
+    }
+
+    /// The Channel with this queue pair.
+    pub fn channel_of(&self, queue_pair: u32) -> Option<ChannelKey> {
+        self.by_number(queue_pair)
+    }
+
+    /// Receive slots that the group keeps posted or lends out, and those that are at the moment: equal
+    /// after each [`repost`](Self::repost).
+    pub fn receive_slots(&self) -> (u32, u32) {
+        self.receives.census()
     }
 
     /// The bytes of a message.

@@ -5,11 +5,13 @@
 //! one post list: the WRITEs of bulk bytes first, then the SEND that announces them.
 //!
 //! - [`group`]: the group and its poll.
+//! - [`mod@fencing`]: the end of a queue pair, and the next one.
 //! - [`rc_channel`]: one Channel over a reliable connection.
 //! - [`receive_slots`]: memory and bookkeeping of the shared receive queue.
 //! - [`mod@offload_plan`]: what the device does and what the host does.
 
 pub mod error;
+pub mod fencing;
 pub mod group;
 pub mod offload_plan;
 pub mod rc_channel;

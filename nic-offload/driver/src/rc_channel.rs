@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use netchannel_channel::{Channel, ChannelConfig, Controller, Kind};
+use netchannel_channel::{Channel, ChannelConfig, Controller, Kind, State};
 use netchannel_units::{ChannelId, StreamOffset, Timestamp};
 use netchannel_verbs::queue_pair::ConnectOptions;
 use netchannel_verbs::work::{SendOperation, Slices};
@@ -13,6 +13,7 @@ use netchannel_verbs::{
 use netchannel_wire::{Frame, MessageDraft, StreamId};
 
 use crate::error::DriverError;
+use crate::fencing::Progress;
 use crate::group::GroupConfig;
 
 /// A message that took nothing but itself is signalled at least this often, so that the send queue
@@ -47,11 +48,14 @@ struct InFlight {
 /// carried it is confirmed or lost.
 pub struct RcChannel<C: Context, T> {
     // Declared first, dropped first: the queue pair goes before the memory that it may read.
-    queue_pair: C::QueuePair,
+    /// `None` between two queue pairs.
+    pub(crate) queue_pair: Option<C::QueuePair>,
+    pub(crate) progress: Progress,
     id: ChannelId,
     state: Channel<Vec<T>>,
     slots: C::MemoryRegion,
     slot_bytes: u32,
+    send_slots: u16,
     free_slots: Vec<u16>,
     draft: MessageDraft,
     draft_slot: Option<u16>,
@@ -84,11 +88,13 @@ impl<C: Context, T> RcChannel<C, T> {
             .alloc(count as usize * config.slot_bytes as usize, Access::LOCAL_WRITE)
             .map_err(DriverError::queue("allocating send slots"))?;
         Ok(Self {
-            queue_pair,
+            queue_pair: Some(queue_pair),
+            progress: Progress::Open,
             id,
             state: Channel::new(channel, controller),
             slots,
             slot_bytes: config.slot_bytes,
+            send_slots: count as u16,
             free_slots: (0..count as u16).rev().collect(),
             draft: MessageDraft::new(),
             draft_slot: None,
@@ -121,19 +127,19 @@ impl<C: Context, T> RcChannel<C, T> {
         &mut self.state
     }
 
-    /// Number of the queue pair.
+    /// Number of the queue pair; 0 if there is none.
     pub fn queue_pair_number(&self) -> u32 {
-        self.queue_pair.number()
+        self.queue_pair.as_ref().map_or(0, QueuePair::number)
     }
 
     /// UDP source port of its packets, once connected, where they are UDP.
     pub fn source_port(&self) -> Option<SourcePort> {
-        self.queue_pair.source_port()
+        self.queue_pair.as_ref().and_then(QueuePair::source_port)
     }
 
-    /// What the peer needs to connect.
+    /// What the peer needs to connect; empty if there is no queue pair.
     pub fn endpoint(&self) -> Endpoint {
-        self.queue_pair.endpoint()
+        self.queue_pair.as_ref().map_or(Endpoint(Vec::new()), QueuePair::endpoint)
     }
 
     /// Connects to the peer's queue pair.
@@ -145,9 +151,9 @@ impl<C: Context, T> RcChannel<C, T> {
         peer: &Endpoint,
         options: &ConnectOptions,
     ) -> Result<(), DriverError> {
-        self.queue_pair
-            .connect(peer, options)
-            .map_err(DriverError::queue("connecting the queue pair"))
+        let Some(queue_pair) = &mut self.queue_pair else { return Ok(()) };
+        let connected = queue_pair.connect(peer, options);
+        connected.map_err(DriverError::queue("connecting the queue pair"))
     }
 
     /// Replaces the pure state of a Channel on which nothing was sent yet: the sizes of the peer's
@@ -156,25 +162,62 @@ impl<C: Context, T> RcChannel<C, T> {
         self.state = Channel::new(config, controller);
     }
 
-    /// Fences the Channel: nothing it posted is executed any more.
+    /// Moves the queue pair to error: nothing it posted is executed any more. The Channel does not
+    /// know yet; see [`Group::fence`](crate::Group::fence).
     ///
     /// # Errors
     /// [`DriverError::Queue`].
-    pub fn fence(&mut self) -> Result<(), DriverError> {
-        self.queue_pair.fail().map_err(DriverError::queue("failing the queue pair"))
+    pub fn fail_queue_pair(&mut self) -> Result<(), DriverError> {
+        let Some(queue_pair) = &mut self.queue_pair else { return Ok(()) };
+        queue_pair.fail().map_err(DriverError::queue("moving a queue pair to error"))
+    }
+
+    /// Whether the queue pair is being fenced, or gone.
+    pub fn is_fencing(&self) -> bool {
+        self.progress != Progress::Open
+    }
+
+    /// Takes a new queue pair. The send slots are all free: what read them is destroyed.
+    pub(crate) fn renew(
+        &mut self,
+        queue_pair: C::QueuePair,
+        completion_tag: u32,
+        channel: ChannelConfig,
+        controller: Controller,
+    ) {
+        self.queue_pair = Some(queue_pair);
+        self.progress = Progress::Open;
+        self.completion_tag = completion_tag;
+        self.state = Channel::new(channel, controller);
+        self.state.receive_only();
+        self.free_slots.clear();
+        self.free_slots.extend((0..self.send_slots).rev());
+        self.draft = MessageDraft::new();
+        self.draft_slot = None;
+        self.writes.clear();
+        self.write_bytes = 0;
+        self.in_flight.clear();
+        self.queued = 0;
+        self.unsignaled = 0;
+        self.unsignaled_bytes = 0;
+        self.awaited = 0;
     }
 
     /// The queue pair, for what only its provider offers.
-    pub fn queue_pair(&self) -> &C::QueuePair {
-        &self.queue_pair
+    pub fn queue_pair(&self) -> Option<&C::QueuePair> {
+        self.queue_pair.as_ref()
     }
 
     /// Whether a frame could be added now: a draft is open, or one may be opened.
     pub fn may_draft(&self) -> bool {
-        self.draft_slot.is_some()
-            || (self.state.may_send(Kind::Data)
-                && !self.free_slots.is_empty()
-                && self.queued + 2 <= self.depth)
+        match self.draft_slot {
+            Some(_) => self.state.state() == State::Open,
+            None => {
+                self.state.may_send(Kind::Data)
+                    && !self.free_slots.is_empty()
+                    && self.queued + 2 <= self.depth
+            }
+        }
     }
 
     /// Whether a draft is open.
@@ -199,10 +242,10 @@ impl<C: Context, T> RcChannel<C, T> {
     }
 
     fn open_draft(&mut self) -> Option<u16> {
+        if !self.may_draft() {
+            return None;
+        }
         if self.draft_slot.is_none() {
-            if !self.may_draft() {
-                return None;
-            }
             self.draft_slot = self.free_slots.pop();
         }
         self.draft_slot
@@ -281,7 +324,7 @@ impl<C: Context, T> RcChannel<C, T> {
     /// # Errors
     /// [`DriverError::Post`]: the Channel is as good as dead.
     pub fn flush(&mut self, now: Timestamp) -> Result<bool, DriverError> {
-        if self.draft.frames() == 0 {
+        if self.draft.frames() == 0 || self.is_fencing() {
             // An opened draft without frames keeps its slot for the next frame.
             return Ok(false);
         }
@@ -311,7 +354,8 @@ impl<C: Context, T> RcChannel<C, T> {
         let header = self.state.on_transmit(now, self.write_bytes + frames, carried, kind);
         let buffer = Self::slot_bytes_mut(&mut self.slots, slot, self.slot_bytes);
         let length = self.draft.finish(buffer, &header) as u32;
-        let inline = length <= self.queue_pair.max_inline();
+        let Some(queue_pair) = &mut self.queue_pair else { return Ok(()) };
+        let inline = length <= queue_pair.max_inline();
         let bulk = !self.writes.is_empty();
         self.unsignaled += 1;
         self.unsignaled_bytes += u64::from(length);
@@ -342,7 +386,7 @@ impl<C: Context, T> RcChannel<C, T> {
         // SAFETY: the slot is not touched before the completion of this or a later message gave
         // it back (`on_completion`), or at once if the request is inline; WRITE sources are the
         // business of `push_write`'s caller.
-        let posted = unsafe { self.queue_pair.post_send(&self.writes) };
+        let posted = unsafe { queue_pair.post_send(&self.writes) };
         let requests = self.writes.len() as u32;
         self.queued += requests;
         let slot = if inline {
@@ -381,7 +425,12 @@ impl<C: Context, T> RcChannel<C, T> {
 
     /// Whether a signalled request is outstanding.
     pub fn awaits_completion(&self) -> bool {
-        self.awaited > 0
+        match self.progress {
+            Progress::Open => self.awaited > 0,
+            // Its sources may be read until it is destroyed.
+            Progress::InError { .. } => true,
+            Progress::Destroyed | Progress::Drained => false,
+        }
     }
 
     /// Whether completions of this Channel are to be expected.
@@ -401,6 +450,11 @@ impl<C: Context, T> RcChannel<C, T> {
         if carried.capacity() > 0 && self.spare.len() < 64 {
             self.spare.push(carried);
         }
+    }
+
+    /// What was drafted or sent and is not polled as confirmed.
+    pub fn unpolled(&self) -> impl Iterator<Item = &T> {
+        self.state.unpolled().flatten().chain(&self.carried)
     }
 
     /// The Channel is dead: everything unconfirmed and the draft come back.

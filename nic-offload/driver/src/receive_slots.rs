@@ -80,6 +80,11 @@ impl<C: Context> ReceiveSlots<C> {
         self.repost()
     }
 
+    /// Slots wanted, and slots posted or lent.
+    pub fn census(&self) -> (u32, u32) {
+        (self.target, self.in_use)
+    }
+
     /// Keeps `slots` fewer: they are not posted again when their messages come.
     pub fn shrink(&mut self, slots: u32) {
         self.target = self.target.saturating_sub(slots);

@@ -5,7 +5,8 @@ use netchannel_units::{ByteRange, Class, Duration, StreamOffset};
 
 use crate::control::message::{Echo, Undefined};
 use crate::control::{
-    Accept, ChannelOffer, ControlMessage, Farewell, Features, Hello, Parameters, Reason, SessionId,
+    Accept, ChannelEpoch, ChannelMessage, ChannelNews, ChannelOffer, ControlMessage, Farewell,
+    Features, Hello, Parameters, Reason, SessionId,
 };
 use crate::frame::{Frame, GrantId, MessageHeader, StreamId};
 
@@ -76,7 +77,7 @@ pub fn channel() -> ChannelOffer {
 }
 
 /// Every control message, by number.
-pub fn control_messages() -> [ControlMessage; 7] {
+pub fn control_messages() -> [ControlMessage; 11] {
     let session = SessionId([
         0xA0, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA7, 0xA8, 0xA9, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE,
         0xAF,
@@ -85,14 +86,14 @@ pub fn control_messages() -> [ControlMessage; 7] {
         min_version: 1,
         max_version: 1,
         session,
-        features: Features::BULK,
+        features: Features::CURRENT,
         parameters: parameters(),
         channels: vec![channel()],
         authentication: None,
     };
     let accept = Accept {
         version: 1,
-        features: Features::BULK,
+        features: Features::CURRENT,
         parameters: parameters(),
         channels: vec![channel()],
     };
@@ -104,7 +105,16 @@ pub fn control_messages() -> [ControlMessage; 7] {
         ControlMessage::Ping(Echo { nonce: 7 }),
         ControlMessage::Pong(Echo { nonce: 7 }),
         ControlMessage::Goodbye(Farewell::new(Reason::Shutdown, "stopping")),
+        of_channel(ChannelNews::Fence { cause: "RetryExceeded".into() }),
+        of_channel(ChannelNews::Fenced { received: 1_000 }),
+        of_channel(ChannelNews::Renew { endpoint: vec![0xE0, 0xE1, 0xE2, 0xE3] }),
+        of_channel(ChannelNews::Renewed),
     ]
+}
+
+fn of_channel(news: ChannelNews) -> ControlMessage {
+    let of = ChannelEpoch { group: 1, channel: 3, epoch: 2 };
+    ControlMessage::Channel(ChannelMessage { of, news })
 }
 
 /// The Hello of [`control_messages`] with every field that there is, the undefined ones too.

@@ -2,7 +2,7 @@
 
 use netchannel_units::{Duration, Timestamp};
 use netchannel_wire::control::{
-    Configuration, Connection, ControlEvent, Reason, Role, SessionId, State,
+    Configuration, Connection, ControlEvent, Path, Reason, Role, SessionId, State,
 };
 use netchannel_wire::fuzzing::{connection, drain};
 
@@ -103,7 +103,9 @@ fn a_stopped_peer_is_dead_within_two_seconds() {
             world.run_until(stop);
             world.stopped[victim] = true;
             world.run_until(seconds(10.0));
-            let [(at, who, ControlEvent::PeerDead { silent })] = &world.events[..] else {
+            let [(at, who, ControlEvent::PeerDead { silent, path: Path::Works })] =
+                &world.events[..]
+            else {
                 panic!("{:?}", world.events)
             };
             assert_eq!(*who, 1 - victim);
@@ -142,7 +144,8 @@ fn who_slept_does_not_call_the_other_dead() {
     assert_eq!(client.next_timeout(), Some(seconds(30.5)));
     client.on_timeout(seconds(30.5));
     let silent = Duration::from_millis(30_500);
-    assert_eq!(client.poll_event(), Some(ControlEvent::PeerDead { silent }));
+    let path = Path::Works;
+    assert_eq!(client.poll_event(), Some(ControlEvent::PeerDead { silent, path }));
 }
 
 #[test]
@@ -164,4 +167,65 @@ fn a_handshake_takes_two_seconds_at_most() {
     client.receive(now, &drain(&mut server)).unwrap();
     let Some(ControlEvent::Refused(words)) = client.poll_event() else { panic!() };
     assert_eq!(words.reason, Reason::Timeout);
+}
+
+/// Silence with the path out is an outage: it may take longer, and ends with an error of its own.
+#[test]
+fn an_outage_is_not_death() {
+    for role in [Role::Client, Role::Server] {
+        let mut end = connection(role, true);
+        let mut asked = 0;
+        let (now, dead) = loop {
+            let now = end.next_timeout().unwrap();
+            // TCP tells from the first unanswered question on.
+            let path = if asked > 0 { Path::Out } else { Path::Works };
+            end.on_path(now, path);
+            end.on_timeout(now);
+            asked += usize::from(!drain(&mut end).is_empty());
+            if let Some(event) = end.poll_event() {
+                break (now, event);
+            }
+        };
+        let silent = Duration::from_secs(10);
+        assert_eq!(dead, ControlEvent::PeerDead { silent, path: Path::Out }, "{role:?}");
+        assert_eq!(now, seconds(10.0));
+        assert_eq!(asked, 2, "one question, and the farewell: the rest would only pile up");
+    }
+}
+
+/// When bytes get through again the peer's answer may still wait for its transport: it gets as long
+/// again as the outage took.
+#[test]
+fn a_path_that_comes_back_brings_no_death() {
+    for role in [Role::Client, Role::Server] {
+        let mut end = connection(role, true);
+        let run = |end: &mut Connection, until: f64, path: Path| {
+            while let Some(at) = end.next_timeout().filter(|at| *at <= seconds(until)) {
+                end.on_path(at, path);
+                end.on_timeout(at);
+                drain(end);
+            }
+        };
+        run(&mut end, 1.2, Path::Works);
+        run(&mut end, 4.0, Path::Out);
+        run(&mut end, 7.9, Path::Works);
+        assert_eq!(end.poll_event(), None, "{role:?}");
+        // The peer was stopped as well.
+        run(&mut end, 9.0, Path::Works);
+        let Some(ControlEvent::PeerDead { path: Path::Works, .. }) = end.poll_event() else {
+            panic!("{role:?}")
+        };
+    }
+}
+
+/// A question sent a moment ago proves nothing; the answer comes within the 2 s all the same.
+#[test]
+fn doubt_is_short() {
+    let mut end = connection(Role::Client, true);
+    while let Some(at) = end.next_timeout() {
+        end.on_path(at, Path::Unknown);
+        end.on_timeout(at);
+    }
+    let silent = Duration::from_millis(1_800);
+    assert_eq!(end.poll_event(), Some(ControlEvent::PeerDead { silent, path: Path::Unknown }));
 }

@@ -6,8 +6,9 @@ use netchannel_units::{Class, Timestamp};
 use netchannel_wire::control::message::Echo;
 use netchannel_wire::control::record::{self, MAGIC, PREFIX_LEN};
 use netchannel_wire::control::{
-    Accept, ChannelOffer, Configuration, Connection, ControlEvent, ControlMessage, Farewell,
-    Features, Hello, MessageKind, Reason, Role, SessionId, State,
+    Accept, ChannelEpoch, ChannelMessage, ChannelNews, ChannelOffer, Configuration, Connection,
+    ControlEvent, ControlMessage, Farewell, Features, Hello, MessageKind, Reason, Role, SessionId,
+    State,
 };
 use netchannel_wire::fuzzing::{connection, drain};
 
@@ -45,7 +46,16 @@ fn message(kind: MessageKind) -> ControlMessage {
         MessageKind::Ping => ControlMessage::Ping(Echo { nonce: 9 }),
         MessageKind::Pong => ControlMessage::Pong(Echo { nonce: 9 }),
         MessageKind::Goodbye => ControlMessage::Goodbye(farewell),
+        MessageKind::Fence => of_channel(ChannelNews::Fence { cause: "cut".into() }),
+        MessageKind::Fenced => of_channel(ChannelNews::Fenced { received: 9 }),
+        MessageKind::Renew => of_channel(ChannelNews::Renew { endpoint: vec![1, 2] }),
+        MessageKind::Renewed => of_channel(ChannelNews::Renewed),
     }
+}
+
+fn of_channel(news: ChannelNews) -> ControlMessage {
+    let of = ChannelEpoch { group: 0, channel: 0, epoch: 0 };
+    ControlMessage::Channel(ChannelMessage { of, news })
 }
 
 fn record(kind: MessageKind) -> Vec<u8> {
@@ -124,7 +134,7 @@ fn name(event: &ControlEvent) -> String {
 fn every_state_against_every_message() {
     let mut inputs: Vec<(String, Vec<u8>)> =
         MessageKind::ALL.iter().map(|kind| (format!("{kind:?}"), record(*kind))).collect();
-    inputs.push(("Fence (reserved)".into(), bare(32)));
+    inputs.push(("Authenticate (reserved)".into(), bare(35)));
     inputs.push(("99 (unknown)".into(), bare(99)));
     inputs.push(("200 (ignorable)".into(), bare(200)));
     inputs.push(("not CBOR".into(), framed(b"\xff\xff")));
@@ -170,6 +180,10 @@ fn the_callers_decisions_at_the_wrong_time_do_nothing() {
             assert_eq!(connection.refuse(Reason::Busy, "").is_ok(), state == State::Answering);
             let mut connection = in_state(role, state).unwrap();
             assert_eq!(connection.ready(NOW).is_ok(), state == State::Connecting);
+            let mut connection = in_state(role, state).unwrap();
+            let of = ChannelEpoch { group: 0, channel: 0, epoch: 0 };
+            let said = connection.say(ChannelMessage::fence(of, "cut"));
+            assert_eq!(said.is_ok(), state == State::Established);
         }
     }
 }

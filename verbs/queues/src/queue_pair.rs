@@ -149,6 +149,15 @@ pub trait QueuePair: Send {
         None
     }
 
+    /// After [`fail`](Self::fail): whether the device is done with the queue pair, so that every
+    /// completion that it will ever make can be polled now and no peer is in the middle of writing
+    /// to this side's memory. `None` if the device does not say: then
+    /// [`AsyncEvent::LastReceiveReached`](crate::context::AsyncEvent) does on most devices, and
+    /// destroying the queue pair on all of them.
+    fn is_drained(&self) -> Option<bool> {
+        None
+    }
+
     /// Bytes that an inline request can carry; `u32::MAX` where posting itself moves the bytes.
     fn max_inline(&self) -> u32;
 

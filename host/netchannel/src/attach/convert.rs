@@ -67,6 +67,9 @@ pub(super) fn to_statistics(stats: &Stats) -> Statistics {
         polls: stats.polls,
         streams: stats.streams as u64,
         sessions: stats.sessions as u64,
+        failovers: stats.failovers,
+        replayed_bytes: stats.replayed_bytes,
+        failover_gaps: stats.failover_gaps.iter().map(|gap| gap.as_nanos() as u64).collect(),
     }
 }
 
@@ -84,6 +87,7 @@ pub(super) fn to_stats(statistics: Statistics) -> Stats {
         completion_time: counters.completion_time.map(std::time::Duration::from_nanos),
         rate: Bandwidth::from_bits_per_second(counters.rate),
     };
+    let gaps = statistics.failover_gaps.into_iter();
     Stats {
         channels: statistics.channels.into_iter().map(channel).collect(),
         copied_bytes: statistics.copied_bytes,
@@ -95,5 +99,8 @@ pub(super) fn to_stats(statistics: Statistics) -> Stats {
         polls: statistics.polls,
         streams: statistics.streams as usize,
         sessions: statistics.sessions as usize,
+        failovers: statistics.failovers,
+        replayed_bytes: statistics.replayed_bytes,
+        failover_gaps: gaps.map(std::time::Duration::from_nanos).collect(),
     }
 }

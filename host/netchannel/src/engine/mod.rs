@@ -9,6 +9,7 @@
 //! - [`receive`]: messages to streams.
 //! - [`transmit`]: streams to messages.
 //! - [`publish`]: streams to applications.
+//! - [`failover`]: Channels die, streams go on.
 //! - [`direct`]: writes straight from an application's buffer.
 //! - [`doorbells`]: how applications of other processes wake the engine.
 //! - [`setup`]: sessions come and go. [`departures`]: applications do; [`tenants`]: what they have.
@@ -17,6 +18,7 @@ pub(crate) mod buffers;
 mod departures;
 mod direct;
 mod doorbells;
+pub(crate) mod failover;
 mod publish;
 mod receive;
 pub(crate) mod session;
@@ -30,7 +32,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netchannel_driver::{Event, Group};
+use netchannel_driver::{ChannelKey, Event, Group};
 use netchannel_units::{GroupId, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_vns::Carried;
@@ -89,6 +91,8 @@ pub(crate) struct Engine<C: Context> {
     events: Vec<Event>,
     touched: Vec<StreamId>,
     last_poll: Timestamp,
+    /// When to look for failed sends; `MAX` while nothing was sent.
+    look_at: Timestamp,
 }
 
 /// A gap between two polls after which completion times say nothing about the network.
@@ -151,6 +155,9 @@ impl<C: Context> Drive for Engine<C> {
         self.last_poll = now;
         self.shared.counters.polls.add(1);
         let submitted = self.submit();
+        if self.look_at <= now {
+            self.look_for_failures(now);
+        }
         let received = self.receive(now);
         let mut moved = submitted || received;
         for slot in 0..self.sessions.len() {
@@ -216,7 +223,7 @@ impl<C: Context> Drive for Engine<C> {
 
     fn next_timeout(&self) -> Option<Timestamp> {
         let timers = self.sessions.iter().flatten().map(|s| s.timer);
-        timers.min().filter(|at| *at < Timestamp::MAX)
+        timers.chain([self.look_at]).min().filter(|at| *at < Timestamp::MAX)
     }
 
     fn control(&mut self) -> &mut dyn EngineControl {
@@ -268,6 +275,8 @@ impl<C: Context> Engine<C> {
             return self.bury(slot);
         }
         session.on_timeout(now, &mut self.tenants);
+        self.finish_drains(now, slot);
+        self.look_after_paths(now, slot);
         self.take_incoming(slot);
         let sent = self.transmit(now, slot);
         let acknowledged = self.acknowledge(now, slot, false);
@@ -275,7 +284,9 @@ impl<C: Context> Engine<C> {
         self.give_up_memory(now, slot);
         if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
             // What could not go now is tried again; the rest waits for an event or a timer.
-            session.attention = session.streams.owing() > 0 || !session.scheduler.is_idle();
+            session.attention = session.streams.owing() > 0
+                || !session.scheduler.is_idle()
+                || session.failover.is_draining();
         }
         self.set_timer(slot as usize);
         sent || acknowledged
@@ -283,8 +294,9 @@ impl<C: Context> Engine<C> {
 
     fn set_timer(&mut self, slot: usize) {
         let memory = self.tenants.next_timeout(self.last_poll);
+        let (now, outage) = (self.last_poll, self.config.keepalive.outage);
         if let Some(Some(session)) = self.sessions.get_mut(slot) {
-            let own = session.next_timeout(&self.group);
+            let own = session.next_timeout(now, &self.group, outage);
             session.timer = [own, memory].into_iter().flatten().min().unwrap_or(Timestamp::MAX);
         }
     }
@@ -301,6 +313,19 @@ impl<C: Context> Engine<C> {
             self.shared.runtime.discard(slab);
         }
         self.see_off();
+    }
+
+    /// The completion of a failed send wakes nobody: while peers owe acknowledgements somebody
+    /// looks.
+    fn look_for_failures(&mut self, now: Timestamp) {
+        let mut keys = self.sessions.iter().flatten().flat_map(|session| &session.channels);
+        let owed =
+            |key: &ChannelKey| self.group.channel(*key).is_some_and(|c| c.state().expects_ack());
+        self.look_at = match keys.any(owed) {
+            true => now + failover::LOOK_FOR_FAILURES,
+            false => Timestamp::MAX,
+        };
+        self.group.look_for_failures();
     }
 
     fn on_poll_gap(&mut self) {

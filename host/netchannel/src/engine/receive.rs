@@ -1,8 +1,8 @@
 //! Messages to streams.
 
-use netchannel_driver::{ChannelKey, DriverError, Event};
+use netchannel_channel::ChannelError;
+use netchannel_driver::{ChannelKey, Event, RcChannel};
 use netchannel_units::{ChannelId, Timestamp};
-use netchannel_verbs::work::Status;
 use netchannel_verbs::{Context, MemoryRegion};
 use netchannel_vns::{Carried, Placement};
 use netchannel_wire::decode::parse;
@@ -36,7 +36,10 @@ impl<C: Context> Engine<C> {
                     self.on_message(now, channel, slot, length);
                     self.group.release(slot);
                 }
-                Event::Failed { channel, status } => self.on_channel_failed(channel, status),
+                Event::Failed { channel, status } => {
+                    let cause = format!("a request completed with {status:?}");
+                    self.on_channel_failed(now, channel, &cause);
+                }
             }
         }
         self.events = events;
@@ -57,9 +60,11 @@ impl<C: Context> Engine<C> {
         }
         session.attention = true;
         session.owing.insert(usize::from(number));
+        let Some(channel) = self.group.channel(key) else { return };
         let bytes = self.group.message(slot, length);
-        let outcome = take_frames(now, ChannelId(number), session, bytes, &self.shared).and_then(
-            |(header, elicits_ack)| {
+        let before = session.payload[usize::from(number)].received;
+        let outcome = take_frames(now, ChannelId(number), channel, session, bytes, &self.shared)
+            .and_then(|(header, elicits_ack)| {
                 let Some(channel) = self.group.channel_mut(key) else { return Ok(()) };
                 channel.state_mut().on_message(now, &header)?;
                 let held = &mut session.held[usize::from(number)];
@@ -70,58 +75,36 @@ impl<C: Context> Engine<C> {
                     session.holding.insert(usize::from(number));
                 }
                 while let Some(carried) = channel.poll_confirmed() {
-                    for item in &carried {
-                        if let Carried::Chunk { range, .. } = item {
-                            session.payload[usize::from(number)].confirmed += range.len();
-                        }
-                        session.streams.on_confirmed(item);
-                    }
+                    session.confirm(usize::from(number), &carried);
+                    session.failover.on_proved(usize::from(number));
                     channel.recycle(carried);
                 }
                 Ok(())
-            },
-        );
-        if let Err(rejection) = outcome {
-            let error = Error::Session {
-                peer: session.shared.peer,
-                reason: format!("the peer broke the protocol on Channel {number}: {rejection}"),
-                kind: std::io::ErrorKind::InvalidData,
-            };
-            self.fail_session(slot_of_session, error);
+            });
+        if session.payload[usize::from(number)].received > before
+            && let Some(gap) = session.failover.on_arrival(now, usize::from(number))
+        {
+            self.shared.runtime.gaps.add(gap);
+        }
+        match outcome {
+            Ok(()) => {}
+            // A device that delivers twice, or not at all, has broken its promise, not the peer.
+            Err(Rejection::Channel(error @ ChannelError::Sequence { .. })) => {
+                self.on_channel_failed(now, key, &error.to_string());
+            }
+            Err(rejection) => {
+                let error = Error::Session {
+                    peer: session.shared.peer,
+                    reason: format!("the peer broke the protocol on Channel {number}: {rejection}"),
+                    kind: std::io::ErrorKind::InvalidData,
+                };
+                self.fail_session(slot_of_session, error);
+            }
         }
     }
 
     pub(super) fn owner(&self, key: ChannelKey) -> Option<(u32, u16)> {
         self.owners.get(usize::from(key.0)).copied().flatten()
-    }
-
-    pub(super) fn on_channel_failed(&mut self, key: ChannelKey, status: Status) {
-        let Some((slot, number)) = self.owner(key) else { return };
-        let Some(Some(session)) = self.sessions.get(slot as usize) else { return };
-        let kind = match status {
-            Status::RetryExceeded | Status::ReceiverNotReady => std::io::ErrorKind::TimedOut,
-            _ => std::io::ErrorKind::ConnectionAborted,
-        };
-        let queue_pair = self.group.channel(key).map_or(0, |c| c.queue_pair_number());
-        let error = Error::Session {
-            peer: session.shared.peer,
-            reason: format!(
-                "Channel {number} (queue pair {queue_pair}) failed with status {status:?}; moving \
-                 its streams to other Channels is not supported in this version"
-            ),
-            kind,
-        };
-        self.fail_session(slot, error);
-    }
-
-    pub(super) fn on_post_failed(&mut self, slot: u32, error: DriverError) {
-        let Some(Some(session)) = self.sessions.get(slot as usize) else { return };
-        let error = Error::Session {
-            peer: session.shared.peer,
-            reason: error.to_string(),
-            kind: std::io::ErrorKind::ConnectionAborted,
-        };
-        self.fail_session(slot, error);
     }
 }
 
@@ -129,12 +112,14 @@ impl<C: Context> Engine<C> {
 fn take_frames<C: Context>(
     now: Timestamp,
     via: ChannelId,
+    channel: &RcChannel<C, Carried>,
     session: &mut Session<C>,
     bytes: &[u8],
     shared: &GroupShared,
 ) -> Result<(netchannel_wire::MessageHeader, bool), Rejection> {
     let counters = &shared.counters;
     let (header, frames) = parse(bytes)?;
+    channel.state().expects(&header)?;
     for frame in frames {
         let frame = frame?;
         if matches!(frame, Frame::Refuse { .. }) {

@@ -18,6 +18,7 @@ use netchannel_wire::StreamId;
 use crate::application::{Application, ApplicationId};
 use crate::cell::{Cell, CellState, buffer};
 use crate::engine::buffers::{SendBuffer, vacancy};
+use crate::engine::failover::Failover;
 use crate::engine::tenants::Tenants;
 use crate::region::RegionId;
 use crate::shared::SessionShared;
@@ -112,6 +113,10 @@ impl ChannelSet {
         self.0 &= !(1 << (number & 63));
     }
 
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// The numbers, ascending.
     pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
@@ -155,6 +160,8 @@ pub(crate) struct Session<C: Context> {
     pub(crate) drafts: ChannelSet,
     /// Channels that may owe an acknowledgement or have a timer.
     pub(crate) owing: ChannelSet,
+    /// What outlives the Channels' queue pairs.
+    pub(crate) failover: Failover,
     /// Failed or closed: waits for the applications to let go.
     pub(crate) over: bool,
     /// When to look, which stream, and its tail when it was noted.
@@ -167,6 +174,7 @@ impl<C: Context> Session<C> {
         streams: Streams,
         scheduler: Scheduler,
         channels: Vec<(ChannelKey, ChannelId)>,
+        failover: Failover,
     ) -> Self {
         let (channels, numbers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
         let payload = vec![Payload::default(); channels.len()];
@@ -188,6 +196,7 @@ impl<C: Context> Session<C> {
             table: StreamTable::default(),
             slabs: Vec::new(),
             borrow: None,
+            failover,
             attached: 0,
             over: false,
             idle_buffers: VecDeque::new(),
@@ -196,6 +205,16 @@ impl<C: Context> Session<C> {
 
     pub(crate) fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// The peer has processed what a message of Channel `number` carried.
+    pub(crate) fn confirm(&mut self, number: usize, carried: &[Carried]) {
+        for item in carried {
+            if let Carried::Chunk { range, .. } = item {
+                self.payload[number].confirmed += range.len();
+            }
+            self.streams.on_confirmed(item);
+        }
     }
 
     pub(crate) fn add_slab(&mut self, slab: WindowSlab<C>) {
@@ -397,13 +416,19 @@ impl<C: Context> Session<C> {
         }
     }
 
-    pub(crate) fn next_timeout(&self, group: &Group<C, Carried>) -> Option<Timestamp> {
+    pub(crate) fn next_timeout(
+        &self,
+        now: Timestamp,
+        group: &Group<C, Carried>,
+        outage: Duration,
+    ) -> Option<Timestamp> {
         let buffers = self.idle_buffers.front().map(|(at, ..)| *at);
         let channels = self
             .owing
             .iter()
             .filter_map(|number| group.channel(*self.channels.get(number)?)?.state().next_timeout())
             .min();
-        [buffers, self.streams.next_timeout(), channels].into_iter().flatten().min()
+        let failover = self.failover.next_timeout(now, outage);
+        [buffers, self.streams.next_timeout(), channels, failover].into_iter().flatten().min()
     }
 }

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use netchannel_channel::{AckPolicy, ChannelConfig, Controller};
 use netchannel_driver::{ChannelKey, Group, GroupConfig};
 use netchannel_scheduler::{Scheduler, SchedulerConfig, StreamKey as SchedulerKey};
-use netchannel_units::{Bandwidth, ChannelId, Class, Duration};
+use netchannel_units::{Bandwidth, ChannelId, Class, Duration, Timestamp};
+use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::queue_pair::ConnectOptions;
 use netchannel_verbs::{Access, Context, Endpoint, SourcePort};
 use netchannel_vns::Streams;
 use netchannel_vns::pool::SLAB_LOG2;
 use netchannel_vns::streams::{Role, StreamsConfig};
 use netchannel_wire::StreamId;
+use netchannel_wire::control::ChannelMessage;
 use netchannel_wire::frame::{MessageHeader, reset};
 
 use crate::application::{Application, ApplicationId, Export};
 use crate::cell::{Cell, flags};
 use crate::config::Config;
 use crate::engine::doorbells::Doorbells;
+use crate::engine::failover::Failover;
 use crate::engine::session::{EngineStream, Payload, Session, WindowSlab};
 use crate::engine::tenants::Tenants;
 use crate::engine::{Engine, MAX_SESSIONS, StreamKey};
@@ -57,6 +60,10 @@ pub(crate) struct SessionTerms {
     pub(crate) peer_slots: u32,
     pub(crate) peer_slot_bytes: u32,
     pub(crate) peer_eager_credit: u64,
+    /// Both can replace Channels.
+    pub(crate) failover: bool,
+    /// Number of the group in the session.
+    pub(crate) group: u8,
 }
 
 /// Counters of one Channel.
@@ -103,6 +110,24 @@ pub(crate) trait EngineControl: Send {
     /// Ends this part of a session; its streams fail with `error`. Does nothing if the slot belongs to another
     /// one by now.
     fn end_session(&mut self, slot: u32, session: &Arc<SessionShared>, error: Error);
+
+    /// The peer said something of a Channel of this session; false if it is none of this part.
+    fn on_channel_news(
+        &mut self,
+        now: Timestamp,
+        slot: u32,
+        session: &Arc<SessionShared>,
+        message: &ChannelMessage,
+    ) -> bool;
+
+    /// Makes the queue pairs that sessions asked for.
+    fn make_wanted(&mut self, now: Timestamp);
+
+    /// The device says something.
+    fn on_device_event(&mut self, now: Timestamp, event: AsyncEvent);
+
+    /// Breaks a Channel that is up, as a fault would; false if there is none.
+    fn break_channel(&mut self, now: Timestamp, number: usize) -> bool;
 
     /// Gives a session a slab of receive windows made by [`SlabMaker`].
     fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>);
@@ -175,7 +200,8 @@ impl<C: Context> Engine<C> {
             context,
             events: Vec::new(),
             touched: Vec::new(),
-            last_poll: netchannel_units::Timestamp::ZERO,
+            last_poll: Timestamp::ZERO,
+            look_at: Timestamp::MAX,
         })
     }
 
@@ -205,7 +231,7 @@ impl<C: Context> Engine<C> {
         }
     }
 
-    fn channel_config(&self, peer_slots: u32) -> Result<ChannelConfig, Error> {
+    pub(super) fn channel_config(&self, peer_slots: u32) -> Result<ChannelConfig, Error> {
         let config = ChannelConfig {
             receive_slots: self.group.config().receive_slots,
             peer_slots,
@@ -219,7 +245,7 @@ impl<C: Context> Engine<C> {
     /// SoftRoCE sends packets with a processor that other work shares, at times an emulated one:
     /// its queue takes longer than the timeout that suits a NIC, and what is sent again comes on
     /// top. Dead peers are the keepalive's business there.
-    fn connect_options(&self) -> ConnectOptions {
+    pub(super) fn connect_options(&self) -> ConnectOptions {
         let software = self.context.attributes().description.contains(SOFTWARE_NIC);
         let ack_timeout = if software { Some(Duration::from_micros(1_073_741)) } else { None };
         let default = ConnectOptions::default();
@@ -529,7 +555,9 @@ impl<C: Context> EngineControl for Engine<C> {
             }
             self.owners[index] = Some((slot as u32, number as u16));
         }
-        self.sessions[slot] = Some(Session::new(shared, streams, scheduler, channels));
+        let failover = Failover::new(self.last_poll, channels.len(), &terms);
+        let session = Session::new(shared, streams, scheduler, channels, failover);
+        self.sessions[slot] = Some(session);
         self.shared.counters.sessions.add(1);
         Ok(slot as u32)
     }
@@ -539,6 +567,33 @@ impl<C: Context> EngineControl for Engine<C> {
         if found.is_some_and(|found| Arc::ptr_eq(&found.shared, session)) {
             self.fail_session(slot, error);
         }
+    }
+
+    fn on_channel_news(
+        &mut self,
+        now: Timestamp,
+        slot: u32,
+        session: &Arc<SessionShared>,
+        message: &ChannelMessage,
+    ) -> bool {
+        let found = self.sessions.get(slot as usize).and_then(Option::as_ref);
+        found.is_some_and(|found| Arc::ptr_eq(&found.shared, session))
+            && self.on_channel_news(now, slot, message)
+    }
+
+    fn make_wanted(&mut self, now: Timestamp) {
+        let wanted = std::mem::take(&mut *lock(&self.shared.renewals));
+        for slot in wanted {
+            self.make_wanted(now, slot);
+        }
+    }
+
+    fn on_device_event(&mut self, now: Timestamp, event: AsyncEvent) {
+        self.on_device_event(now, event);
+    }
+
+    fn break_channel(&mut self, now: Timestamp, number: usize) -> bool {
+        self.break_channel(now, number)
     }
 
     fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>) {
@@ -588,7 +643,7 @@ impl<C: Context> EngineControl for Engine<C> {
                     queue_pair: channel.queue_pair_number(),
                     source_port: channel.source_port(),
                     payload: session.payload[number],
-                    stats: *channel.state().stats(),
+                    stats: session.failover.total(number, channel.state().stats()),
                     rate: channel.state().rate(),
                     completion_time: channel.state().completion_time(),
                 });

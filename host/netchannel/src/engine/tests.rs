@@ -1,7 +1,9 @@
 //! Two hosts in virtual time: the real engine over the NIC in memory with link models, in one
 //! thread, with a clock that only the test moves. A seed reproduces a run.
 
-use std::net::SocketAddr;
+mod failover;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +11,10 @@ use std::time::Duration;
 
 use netchannel_driver::ChannelKey;
 use netchannel_units::{Bandwidth, ChannelId, Class, GroupId, Timestamp};
+use netchannel_verbs::Context as _;
 use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
 use netchannel_vns::streams::Role;
+use netchannel_wire::control::ChannelMessage;
 
 use crate::application::ApplicationId;
 use crate::config::Config;
@@ -31,11 +35,19 @@ struct Host {
     engine: Engine<Context>,
     shared: Arc<GroupShared>,
     context: Context,
+    session: Arc<SessionShared>,
+    /// Slabs of receive windows that it may have.
+    max_slabs: usize,
+    /// Whether anybody hears what the device says.
+    hears_events: bool,
 }
 
 struct World {
     clock: Arc<AtomicU64>,
     hosts: [Host; 2],
+    /// The control connection: when, to whom, what.
+    control: VecDeque<(Timestamp, usize, ChannelMessage)>,
+    control_delay: Duration,
     /// A digest of everything that the hosts could see at each step.
     trace: u64,
 }
@@ -53,7 +65,8 @@ impl Host {
         let shared = GroupShared::new(GroupId(1), Class::Throughput, runtime);
         let config = Config { chunk, ..Config::default() };
         let engine = Engine::new(context.clone(), config, Arc::clone(&shared)).unwrap();
-        Self { engine, shared, context }
+        let session = SessionShared::new(0, "192.0.2.1:1".parse().unwrap());
+        Self { engine, shared, context, session, max_slabs: 32, hears_events: true }
     }
 
     fn start_session(
@@ -64,18 +77,40 @@ impl Host {
     ) {
         let pairs: Vec<_> = ours.iter().copied().zip(theirs.iter().cloned()).collect();
         self.engine.connect_channels(&pairs, 64).unwrap();
-        let peer: SocketAddr = "192.0.2.1:1".parse().unwrap();
         let terms = SessionTerms {
             role,
             peer_slots: 64,
             peer_slot_bytes: 8_192,
             peer_eager_credit: EAGER_CREDIT,
+            failover: true,
+            group: 0,
         };
-        let session = SessionShared::new(0, peer);
         let channels = ours.iter().copied().zip((0..).map(ChannelId)).collect();
-        let slot = self.engine.add_session(session, terms, channels).unwrap();
-        let slab = self.context.make(&self.shared.runtime.local).unwrap();
-        self.engine.add_slab(slot, slab);
+        let slot = self.engine.add_session(Arc::clone(&self.session), terms, channels).unwrap();
+        self.add_slab(slot);
+    }
+
+    fn add_slab(&mut self, slot: u32) {
+        let session = self.engine.sessions[slot as usize].as_ref().unwrap();
+        if session.slabs.iter().flatten().count() < self.max_slabs {
+            let slab = self.context.make(&self.shared.runtime.local).unwrap();
+            self.engine.add_slab(slot, slab);
+        }
+    }
+
+    /// What the helper thread does, without the control connection.
+    fn help(&mut self, now: Timestamp) {
+        let wanted = std::mem::take(&mut *lock(&self.shared.slab_demand));
+        for (slot, _) in wanted {
+            self.add_slab(slot);
+        }
+        self.shared.runtime.drop_discarded();
+        while let Some(event) = self.context.poll_event().unwrap() {
+            if self.hears_events {
+                EngineControl::on_device_event(&mut self.engine, now, event);
+            }
+        }
+        EngineControl::make_wanted(&mut self.engine, now);
     }
 }
 
@@ -90,7 +125,8 @@ impl World {
         hosts[0].start_session(Role::Client, &keys_0, &ends_1);
         hosts[1].start_session(Role::Server, &keys_1, &ends_0);
         lock(&hosts[1].shared.runtime.listeners).insert(SERVICE, Backlog::new());
-        Self { clock, hosts, trace: 0 }
+        let control_delay = Duration::from_micros(20);
+        Self { clock, hosts, control: VecDeque::new(), control_delay, trace: 0 }
     }
 
     fn now(&self) -> Timestamp {
@@ -100,13 +136,11 @@ impl World {
     fn step(&mut self) {
         self.clock.fetch_add(STEP, Ordering::Relaxed);
         let now = self.now();
-        for host in &mut self.hosts {
+        for (number, host) in self.hosts.iter_mut().enumerate() {
             host.engine.poll(now);
-            // What the helper thread would do.
-            let wanted = std::mem::take(&mut *lock(&host.shared.slab_demand));
-            for (slot, application) in wanted {
-                let slab = host.context.make(&application).unwrap();
-                host.engine.add_slab(slot, slab);
+            host.help(now);
+            for message in host.session.take_said() {
+                self.control.push_back((now + self.control_delay, 1 - number, message));
             }
             for report in host.engine.channels() {
                 for value in [
@@ -117,6 +151,11 @@ impl World {
                     self.trace = (self.trace ^ value).wrapping_mul(0x100_0000_01B3).rotate_left(7);
                 }
             }
+        }
+        while let Some((_, to, message)) = self.control.pop_front_if(|(at, ..)| *at <= now) {
+            let host = &mut self.hosts[to];
+            let session = Arc::clone(&host.session);
+            EngineControl::on_channel_news(&mut host.engine, now, 0, &session, &message);
         }
     }
 
@@ -137,17 +176,24 @@ impl World {
         panic!("the stream was not opened");
     }
 
-    fn write(&mut self, stream: &StreamSeed, bytes: &[u8]) -> usize {
+    fn write(&mut self, host: usize, stream: &StreamSeed, bytes: &[u8]) -> usize {
         let clock = Arc::clone(&self.clock);
         let read = || Timestamp::from_nanos(clock.fetch_add(100, Ordering::Relaxed));
-        let engine = &mut self.hosts[0].engine;
+        let engine = &mut self.hosts[host].engine;
         // SAFETY: the slice is valid during the call.
         unsafe { engine.write_direct(&read, stream.key, bytes.as_ptr(), bytes.len(), true) }
             .unwrap()
     }
 
-    /// Reads at host 1 what there is, byte by byte as an application finds it in the windows.
-    fn read(&mut self, stream: &StreamSeed, consumed: &mut u64, mut check: impl FnMut(u64, u8)) {
+    /// Reads what there is, byte by byte as an application finds it in the windows.
+    fn read(
+        &mut self,
+        host: usize,
+        stream: &StreamSeed,
+        consumed: &mut u64,
+        mut check: impl FnMut(u64, u8),
+    ) {
+        let host = &mut self.hosts[host];
         let state = stream.cell.state();
         let readable = state.engine.readable.load(Acquire);
         let newest = state.engine.generation.load(Acquire);
@@ -159,20 +205,15 @@ impl World {
             let generation =
                 if offset >= slot(newest).from.load(Relaxed) { newest } else { newest - 1 };
             let window = slot(generation);
-            let base = self.hosts[1]
-                .shared
-                .runtime
-                .local
-                .regions
-                .resolve(window.place.load(Relaxed))
-                .unwrap();
+            let regions = &host.shared.runtime.local.regions;
+            let base = regions.resolve(window.place.load(Relaxed)).unwrap();
             let at = offset & ((1 << window.log2.load(Relaxed)) - 1);
             // SAFETY: `at` is inside of the window, which is mapped while the stream has bytes.
             check(offset, unsafe { base.as_ptr().add(at as usize).read_volatile() });
         }
         *consumed = readable;
         state.application.consumed.store(readable, Release);
-        self.hosts[1].engine.doorbell(Doorbell { stream: stream.key, what: What::Consumed });
+        host.engine.doorbell(Doorbell { stream: stream.key, what: What::Consumed });
     }
 }
 
@@ -201,10 +242,10 @@ fn transfer(seed: u64, links: Links, chunk: usize, total: u64) -> Run {
         assert!(world.now() < limit, "stuck at {consumed} of {total}");
         if written < bytes.len() {
             let end = bytes.len().min(written + (1 << 20));
-            written += world.write(&ours, &bytes[written..end]);
+            written += world.write(0, &ours, &bytes[written..end]);
         }
         world.step();
-        world.read(&theirs, &mut consumed, |offset, byte| {
+        world.read(1, &theirs, &mut consumed, |offset, byte| {
             assert_eq!(byte, pattern(offset), "byte {offset}");
         });
     }

@@ -12,6 +12,7 @@ use netchannel_wire::{Frame, StreamId};
 
 use crate::engine::Engine;
 use crate::engine::buffers::SendBuffers;
+use crate::engine::failover::LOOK_FOR_FAILURES;
 use crate::engine::session::{Borrow, EngineStream, Session};
 
 /// A remainder of a message smaller than this is not worth an eager frame of a longer chunk.
@@ -47,7 +48,7 @@ impl<C: Context> Engine<C> {
                 match channel.flush(now) {
                     Ok(_) => pushed = channel.push(&frame),
                     Err(error) => {
-                        failure = Some(error);
+                        failure = Some((usize::from(via.0), error));
                         break;
                     }
                 }
@@ -66,8 +67,8 @@ impl<C: Context> Engine<C> {
                 session.streams.defer_control();
             }
         }
-        if let Some(error) = failure {
-            self.on_post_failed(slot, error);
+        if let Some((number, error)) = failure {
+            self.on_post_failed(now, slot, number, &error);
         }
         any
     }
@@ -110,7 +111,8 @@ impl<C: Context> Engine<C> {
             match self.send_assignment(now, slot, assignment) {
                 Ok(sent) => any |= sent,
                 Err(error) => {
-                    self.on_post_failed(slot, error);
+                    let number = usize::from(assignment.channel.0);
+                    self.on_post_failed(now, slot, number, &error);
                     return true;
                 }
             }
@@ -209,15 +211,18 @@ impl<C: Context> Engine<C> {
             let Some(channel) = key.and_then(|key| self.group.channel_mut(key)) else { continue };
             match channel.flush(now) {
                 Ok(sent) => any |= sent,
-                Err(error) => failure = Some(error),
+                Err(error) => failure = Some((number, error)),
             }
             if !channel.has_draft() {
                 session.drafts.remove(number);
             }
             session.owing.insert(number);
         }
-        if let Some(error) = failure {
-            self.on_post_failed(slot, error);
+        if any && self.look_at == Timestamp::MAX {
+            self.look_at = now + LOOK_FOR_FAILURES;
+        }
+        if let Some((number, error)) = failure {
+            self.on_post_failed(now, slot, number, &error);
         }
         any
     }
@@ -241,7 +246,7 @@ impl<C: Context> Engine<C> {
             if due {
                 match channel.acknowledge(now) {
                     Ok(sent) => any |= sent,
-                    Err(error) => failure = Some(error),
+                    Err(error) => failure = Some((number, error)),
                 }
             }
             let state = channel.state();
@@ -249,8 +254,8 @@ impl<C: Context> Engine<C> {
                 session.owing.remove(number);
             }
         }
-        if let Some(error) = failure {
-            self.on_post_failed(slot, error);
+        if let Some((number, error)) = failure {
+            self.on_post_failed(now, slot, number, &error);
         }
         any
     }

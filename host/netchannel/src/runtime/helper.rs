@@ -120,6 +120,7 @@ impl Helper {
                 }
                 self.make_slabs();
                 self.inner.shared.drop_discarded();
+                self.make_queue_pairs();
             }
             if links_ready || links_timer.is_some_and(|at| now() >= at) {
                 links_timer = self.links.run(&self.inner);
@@ -139,9 +140,9 @@ impl Helper {
     /// Sleeps; returns whether a control connection has something.
     fn sleep(&self, until: Option<Timestamp>) -> bool {
         let wake = &self.inner.shared.helper_wake;
-        let mut fds = vec![wake.fd()];
+        let mut fds = vec![wake.fd(), self.inner.device_events.fd()];
         self.links.add_fds(&mut fds);
-        let links = 1..fds.len();
+        let links = 2..fds.len();
         for group in self.watched() {
             fds.extend(group.events());
         }
@@ -149,6 +150,9 @@ impl Helper {
         self.inner.shared.counters.wakeups.add_shared(1);
         if ready[0] {
             let _ = wake.drain();
+        }
+        if ready[1] {
+            self.take_device_events();
         }
         ready[links].contains(&true)
     }
@@ -164,6 +168,29 @@ impl Helper {
             let wanted = std::mem::take(&mut *lock(&group.shared.slab_demand));
             for (slot, application) in wanted {
                 group.add_slab(slot, self.inner.make_slab(&application));
+            }
+        }
+    }
+
+    /// In place of dead ones.
+    fn make_queue_pairs(&self) {
+        for group in &self.inner.groups {
+            if !lock(&group.shared.renewals).is_empty() {
+                self.inner.with_engine(group, |engine| engine.control().make_wanted(now()));
+            }
+        }
+    }
+
+    /// What the device has to say: whom an event concerns knows by the queue pair.
+    fn take_device_events(&self) {
+        loop {
+            let event = match self.inner.device_events.next() {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(error) => return tracing::warn!(%error, "asking the device for events"),
+            };
+            for group in &self.inner.groups {
+                self.inner.with_engine(group, |e| e.control().on_device_event(now(), event));
             }
         }
     }

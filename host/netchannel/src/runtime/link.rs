@@ -7,14 +7,15 @@ use std::sync::Arc;
 use netchannel_units::Timestamp;
 use netchannel_vns::streams::Role;
 use netchannel_wire::control::{
-    ChannelOffer, Configuration, Connection, ControlEvent, Reason, SessionId, State,
+    ChannelMessage, ChannelOffer, Configuration, Connection, ControlEvent, Features, Path, Reason,
+    SessionId, State,
 };
 
 use crate::engine::setup::{EAGER_CREDIT, SessionTerms};
 use crate::error::Error;
 use crate::runtime::helper::ConnectReply;
 use crate::runtime::parts::{self, Made, assign, drop_channels, make_all, make_channels};
-use crate::runtime::sockets::socket;
+use crate::runtime::sockets::{self, socket};
 use crate::runtime::{RuntimeInner, now};
 use crate::shared::SessionShared;
 
@@ -50,6 +51,7 @@ fn configuration(inner: &RuntimeInner) -> Configuration {
     // A peer that may be silent for longer later may be so now, too.
     configuration.handshake_timeout =
         configuration.handshake_timeout.max(inner.config.keepalive.timeout);
+    configuration.outage_timeout = inner.config.keepalive.outage;
     configuration.parameters.initial_credit = EAGER_CREDIT;
     configuration.parameters.process = Some(std::process::id());
     let sizes = netchannel_driver::GroupConfig::default();
@@ -94,6 +96,7 @@ pub(super) fn answer(
     socket: TcpStream,
     peer: SocketAddr,
 ) -> Result<Link, Error> {
+    sockets::retry_steadily(&socket);
     socket
         .set_nonblocking(true)
         .and_then(|()| socket.set_nodelay(true))
@@ -161,9 +164,10 @@ impl Link {
         self.read(inner)?;
         let time = now();
         if self.connection.next_timeout().is_some_and(|at| at <= time) {
+            self.connection.on_path(time, sockets::path(&self.socket));
             self.connection.on_timeout(time);
         }
-        let outcome = self.events(inner);
+        let outcome = self.events(inner).and_then(|()| self.say());
         let written = self.write();
         outcome?;
         written?;
@@ -181,6 +185,7 @@ impl Link {
         match self.socket.peer_addr() {
             Ok(_) => {
                 let _ = self.socket.set_nodelay(true);
+                sockets::retry_steadily(&self.socket);
                 self.stage = Stage::Handshake;
                 Ok(())
             }
@@ -268,13 +273,16 @@ impl Link {
                         format!("the peer ended it: {}", farewell.text),
                     ));
                 }
-                ControlEvent::PeerDead { silent } => {
+                ControlEvent::Channel(message) => self.on_channel_news(inner, &message)?,
+                ControlEvent::PeerDead { silent, path } => {
+                    let what = match path {
+                        Path::Works | Path::Unknown => "its host answers: the process is stopped",
+                        Path::Out => "neither does its host answer: it is down, or every path is",
+                    };
+                    let silent = silent.as_millis();
                     return Err(self.fault(
                         io::ErrorKind::TimedOut,
-                        format!(
-                            "no sign of life for {} ms; the peer is stopped or unreachable",
-                            silent.as_millis()
-                        ),
+                        format!("the peer gave no sign of life for {silent} ms; {what}"),
                     ));
                 }
                 ControlEvent::HandshakeTimeout { state } => {
@@ -294,6 +302,36 @@ impl Link {
                     ));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The peer said something of a Channel.
+    fn on_channel_news(
+        &mut self,
+        inner: &RuntimeInner,
+        message: &ChannelMessage,
+    ) -> Result<(), Error> {
+        let Stage::Up { session } = &self.stage else { return Ok(()) };
+        if parts::on_channel_news(inner, session, message) {
+            return Ok(());
+        }
+        let of = message.of;
+        let reason = format!("the peer speaks of {of:?}, which is none of the session's Channels");
+        Err(self.fault(io::ErrorKind::InvalidData, reason))
+    }
+
+    /// What the engine has to say of Channels.
+    fn say(&mut self) -> Result<(), Error> {
+        let Stage::Up { session } = &self.stage else { return Ok(()) };
+        // A server's queue pair may fail before the client is ready; that can wait.
+        if self.connection.state() != State::Established {
+            return Ok(());
+        }
+        for message in session.take_said() {
+            self.connection
+                .say(message)
+                .map_err(|e| self.fault(io::ErrorKind::InvalidInput, e.to_string()))?;
         }
         Ok(())
     }
@@ -356,6 +394,8 @@ impl Link {
             peer_slots: negotiated.peer.slots,
             peer_slot_bytes: negotiated.peer.slot_bytes,
             peer_eager_credit: negotiated.peer.initial_credit,
+            failover: negotiated.features.contains(Features::FAILOVER),
+            group: 0,
         })
     }
 

@@ -23,6 +23,7 @@ mod wait;
 use std::any::Any;
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -30,6 +31,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netchannel_units::{Class, GroupId, Timestamp};
+use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::{Context, DeviceAttributes};
 
 use crate::application::{Application, ApplicationId};
@@ -71,11 +73,28 @@ pub(crate) struct RuntimeInner {
     pub(crate) device: DeviceAttributes,
     pub(crate) reason: String,
     slab_maker: Mutex<Box<dyn SlabMaker>>,
+    device_events: Box<dyn DeviceEvents>,
     commands: Mutex<Vec<HelperCommand>>,
     /// The polling thread, if there is one.
     driver: Option<Driver>,
     next_port: AtomicU32,
     stop: AtomicBool,
+}
+
+/// Asynchronous events of the device, for the helper thread.
+trait DeviceEvents: Send + Sync {
+    fn next(&self) -> Result<Option<AsyncEvent>, netchannel_verbs::Error>;
+    fn fd(&self) -> BorrowedFd<'_>;
+}
+
+impl<C: Context> DeviceEvents for C {
+    fn next(&self) -> Result<Option<AsyncEvent>, netchannel_verbs::Error> {
+        self.poll_event()
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.event_fd()
+    }
 }
 
 /// Numbers runtimes, so that a thread finds its port of each.
@@ -160,6 +179,7 @@ impl Runtime {
             config,
             device,
             reason,
+            device_events: Box::new(context.clone()),
             slab_maker: Mutex::new(Box::new(context)),
             commands: Mutex::default(),
             driver,
@@ -272,6 +292,19 @@ impl Runtime {
             Reach::There(attachment) => attachment.connect(peer, options.class)?,
         };
         Stream::open(self.reach.clone(), seed, peer)
+    }
+
+    /// Fault injection: moves the queue pair of a Channel that is up to error, the one with this
+    /// number counted around all of them, as a broken path or a failing device would. Streams go on.
+    /// False if there is none, or if the engine is another process's.
+    pub fn break_channel(&self, number: usize) -> bool {
+        let Reach::Here(keeper) = &self.reach else { return false };
+        let inner = &keeper.inner;
+        let count = inner.groups.len();
+        (0..count).any(|step| {
+            let group = &inner.groups[(number + step) % count];
+            inner.with_engine(group, |e| e.control().break_channel(now(), number / count))
+        })
     }
 
     /// Counters.

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use netchannel_driver::ChannelKey;
 use netchannel_units::{ChannelId, Class, GroupId};
 use netchannel_verbs::Endpoint;
-use netchannel_wire::control::ChannelOffer;
+use netchannel_wire::control::{ChannelMessage, ChannelOffer};
 
 use crate::engine::setup::SessionTerms;
 use crate::error::Error;
-use crate::runtime::RuntimeInner;
+use crate::runtime::{RuntimeInner, now};
 use crate::shared::{SessionPart, SessionShared};
 
 /// A Channel made and not yet given to a session.
@@ -148,6 +148,7 @@ fn start_part(
     };
     let pairs: Vec<_> = own.iter().filter_map(endpoint_of).collect();
     let channels = own.iter().map(|made| (made.key, ChannelId(made.offer.index))).collect();
+    let terms = SessionTerms { group: first.offer.group, ..terms };
     let slot = inner.group(first.group).with_engine_quietly(|engine| {
         let control = engine.control();
         control.connect_channels(&pairs, terms.peer_slots)?;
@@ -173,4 +174,17 @@ pub(super) fn end(
             engine.control().end_session(part.slot, session, error.clone());
         });
     }
+}
+
+/// Gives an engine what the peer said of one of its Channels. False if no part has it.
+pub(super) fn on_channel_news(
+    inner: &RuntimeInner,
+    session: &Arc<SessionShared>,
+    message: &ChannelMessage,
+) -> bool {
+    session.parts().iter().any(|part| {
+        inner.with_engine(inner.group(part.group), |engine| {
+            engine.control().on_channel_news(now(), part.slot, session, message)
+        })
+    })
 }

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 
 use netchannel_verbs::device::{DeviceAttributes, LinkLayer};
+use netchannel_wire::control::Path;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::error::Error;
@@ -17,6 +19,70 @@ pub(super) fn listen(address: SocketAddr, device: &DeviceAttributes) -> Result<T
         .and_then(|()| rustix::net::listen(&socket, 128));
     bound.map_err(|e| Error::system(what())(e.into()))?;
     Ok(TcpListener::from(socket))
+}
+
+/// What TCP knows of the bytes that were written to a control connection.
+pub(super) fn path(socket: &impl AsRawFd) -> Path {
+    /// The beginning of `struct tcp_info` (`linux/tcp.h`), which only ever grows at its end.
+    #[repr(C)]
+    #[derive(Default)]
+    struct TcpInfo {
+        state: u8,
+        congestion_state: u8,
+        /// Times that the oldest unacknowledged segment was sent again.
+        retransmits: u8,
+        probes: u8,
+        backoff: u8,
+        options_and_scales: [u8; 3],
+        retransmit_timeout: u32,
+        ack_timeout: u32,
+        send_mss: u32,
+        receive_mss: u32,
+        /// Segments sent and not acknowledged.
+        unacked: u32,
+        counts_and_times: [u32; 19],
+        rates_and_bytes: [u64; 4],
+        segments: [u32; 2],
+        /// Bytes that could not be sent yet.
+        unsent: u32,
+    }
+    const IPPROTO_TCP: i32 = 6;
+    const TCP_INFO: i32 = 11;
+    unsafe extern "C" {
+        fn getsockopt(
+            socket: i32,
+            level: i32,
+            name: i32,
+            value: *mut std::ffi::c_void,
+            len: *mut u32,
+        ) -> i32;
+    }
+    let mut info = TcpInfo::default();
+    let mut len = size_of::<TcpInfo>() as u32;
+    // SAFETY: `info` is valid for writes of `len` bytes, for which any bits will do; the call keeps
+    // nothing.
+    let result = unsafe {
+        getsockopt(socket.as_raw_fd(), IPPROTO_TCP, TCP_INFO, (&raw mut info).cast(), &mut len)
+    };
+    match info {
+        _ if result != 0 => Path::Works,
+        TcpInfo { unacked: 0, unsent: 0, .. } => Path::Works,
+        // Sent again, or (no route, the port is down) never sent.
+        TcpInfo { retransmits: 1.., .. } | TcpInfo { unacked: 0, .. } => Path::Out,
+        TcpInfo { .. } => Path::Unknown,
+    }
+}
+
+/// Makes TCP try again at a constant pace at first: a control connection is a thin stream, and its
+/// next segment after an outage is what the Channels wait for.
+pub(super) fn retry_steadily(socket: &impl AsRawFd) {
+    const IPPROTO_TCP: i32 = 6;
+    const TCP_THIN_LINEAR_TIMEOUTS: i32 = 16;
+    if let Err(error) =
+        set_option(socket, IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, &1i32.to_ne_bytes())
+    {
+        tracing::debug!(%error, "control connection without linear timeouts");
+    }
 }
 
 /// A socket that shares the fate of the device's link: bound to its interface, if it has one and
@@ -40,9 +106,12 @@ pub(super) fn socket(
 
 /// `SO_BINDTODEVICE`; the standard library and rustix do not have it.
 fn bind_to_device(socket: &rustix::fd::OwnedFd, interface: &str) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     const SOL_SOCKET: i32 = 1;
     const SO_BINDTODEVICE: i32 = 25;
+    set_option(socket, SOL_SOCKET, SO_BINDTODEVICE, interface.as_bytes())
+}
+
+fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     unsafe extern "C" {
         fn setsockopt(
             socket: i32,
@@ -54,13 +123,7 @@ fn bind_to_device(socket: &rustix::fd::OwnedFd, interface: &str) -> io::Result<(
     }
     // SAFETY: the value is valid for its length during the call, which keeps nothing.
     let result = unsafe {
-        setsockopt(
-            socket.as_raw_fd(),
-            SOL_SOCKET,
-            SO_BINDTODEVICE,
-            interface.as_ptr().cast(),
-            interface.len() as u32,
-        )
+        setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as u32)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -63,6 +63,14 @@ pub enum Carried {
     },
 }
 
+impl Carried {
+    /// Whether it refuses bytes of the peer: until it is confirmed the peer must not take the message
+    /// that brought those bytes for processed, whatever happens to the Channel.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Control { what, .. } if what.has(Owed::REFUSE))
+    }
+}
+
 /// What to do with the bytes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {

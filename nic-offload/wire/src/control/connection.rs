@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 
 use netchannel_units::{Class, Duration, Timestamp};
 
+use super::channel::ChannelMessage;
 use super::error::ControlError;
 use super::event::{ControlEvent, Negotiated};
-use super::keepalive::{Due, Keepalive};
+use super::keepalive::{Due, Keepalive, Path};
 use super::message::{Accept, ChannelOffer, ControlMessage, Echo, Farewell, Hello, SessionId};
 use super::negotiation::{self, Configuration};
+use super::parameters::Features;
 use super::reason::Reason;
 use super::record::{self, Assembler};
 use super::state::{Role, State};
@@ -213,6 +215,33 @@ impl Connection {
         Ok(())
     }
 
+    /// Says something of a queue pair.
+    ///
+    /// # Errors
+    /// [`ControlError::Misuse`] unless the session is up, [`ControlError::NotOffered`] if the peer
+    /// does not know these messages.
+    pub fn say(&mut self, message: ChannelMessage) -> Result<(), ControlError> {
+        self.expect(State::Established, "say")?;
+        self.check_failover()?;
+        self.send(&ControlMessage::Channel(message))
+    }
+
+    fn check_failover(&self) -> Result<(), ControlError> {
+        let features = self.negotiated.as_ref().map_or(Features::default(), |n| n.features);
+        if features.contains(Features::FAILOVER) {
+            return Ok(());
+        }
+        Err(ControlError::NotOffered { what: "feature", value: Features::FAILOVER.0 })
+    }
+
+    /// What the transport knows of the bytes that this side sent: to be told before
+    /// [`on_timeout`](Self::on_timeout). Without it every silence is the peer's own.
+    pub fn on_path(&mut self, now: Timestamp, path: Path) {
+        if let Some(keepalive) = &mut self.keepalive {
+            keepalive.on_path(now, path);
+        }
+    }
+
     /// Ends the session: the peer is told, and what it still sends is not read. Does nothing if
     /// it is over already.
     pub fn close(&mut self, reason: Reason, text: &str) {
@@ -273,8 +302,8 @@ impl Connection {
         match keepalive.on_timeout(now) {
             Due::Nothing => {}
             Due::Ask(nonce) => self.send_short(&ControlMessage::Ping(Echo { nonce })),
-            Due::Dead(silent) => {
-                self.events.push_back(ControlEvent::PeerDead { silent });
+            Due::Dead { silent, path } => {
+                self.events.push_back(ControlEvent::PeerDead { silent, path });
                 self.part(Reason::Timeout, &format!("nothing came for {} ms", silent.as_millis()));
             }
         }
@@ -315,18 +344,20 @@ impl Connection {
             ControlMessage::Goodbye(farewell) => {
                 self.events.push_back(ControlEvent::Goodbye(farewell));
             }
+            ControlMessage::Channel(message) => {
+                self.check_failover()?;
+                self.events.push_back(ControlEvent::Channel(message));
+            }
         }
         self.state = next;
         Ok(())
     }
 
     fn establish(&mut self, now: Timestamp) {
-        let asks = match self.role {
-            Role::Client => self.negotiated.as_ref().map(|negotiated| negotiated.keepalive),
-            Role::Server => None,
-        };
-        let death_timeout = self.configuration.parameters.death_timeout;
-        self.keepalive = Some(Keepalive::new(asks, death_timeout, now));
+        let ours = &self.configuration.parameters;
+        let interval = self.negotiated.as_ref().map_or(ours.keepalive, |n| n.keepalive);
+        let timeouts = [ours.death_timeout, self.configuration.outage_timeout];
+        self.keepalive = Some(Keepalive::new(self.role, interval, timeouts, now));
         self.state = State::Established;
     }
 

@@ -2,6 +2,8 @@
 
 use netchannel_units::Duration;
 
+use super::channel::ChannelMessage;
+use super::keepalive::Path;
 use super::message::{Accept, Farewell, Hello};
 use super::parameters::{Features, Parameters};
 use super::state::State;
@@ -22,10 +24,15 @@ pub enum ControlEvent {
     Ready,
     /// The peer ended the session. Close the socket.
     Goodbye(Farewell),
-    /// Nothing came for the death timeout. Close the socket.
+    /// A queue pair died at the peer, or is replaced.
+    Channel(ChannelMessage),
+    /// Nothing came for the death timeout, or for the outage timeout with the path out. Close the
+    /// socket.
     PeerDead {
         /// How long the peer has been silent.
         silent: Duration,
+        /// What is known of the path.
+        path: Path,
     },
     /// The handshake took too long. Close the socket.
     HandshakeTimeout {

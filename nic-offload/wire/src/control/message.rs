@@ -4,6 +4,7 @@
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use netchannel_units::Class;
 
+use super::channel::ChannelMessage;
 use super::error::ControlError;
 use super::parameters::{Features, Parameters, VersionRange, in_range};
 use super::reason::Reason;
@@ -210,6 +211,8 @@ pub enum ControlMessage {
     Pong(Echo),
     /// The session ends; nothing follows.
     Goodbye(Farewell),
+    /// A queue pair died, or is replaced.
+    Channel(ChannelMessage),
 }
 
 /// The number of a message.
@@ -230,11 +233,19 @@ pub enum MessageKind {
     Pong = 6,
     /// [`ControlMessage::Goodbye`].
     Goodbye = 7,
+    /// [`ChannelNews::Fence`](super::channel::ChannelNews).
+    Fence = 32,
+    /// [`ChannelNews::Fenced`](super::channel::ChannelNews).
+    Fenced = 33,
+    /// [`ChannelNews::Renew`](super::channel::ChannelNews).
+    Renew = 36,
+    /// [`ChannelNews::Renewed`](super::channel::ChannelNews).
+    Renewed = 37,
 }
 
 impl MessageKind {
     /// Every kind, by number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Accept,
         Self::Refuse,
@@ -242,19 +253,21 @@ impl MessageKind {
         Self::Ping,
         Self::Pong,
         Self::Goodbye,
+        Self::Fence,
+        Self::Fenced,
+        Self::Renew,
+        Self::Renewed,
     ];
 
     /// From this number on, who does not know a message skips it.
     pub const IGNORABLE: u32 = 128;
 
     /// Numbers of later versions: a name for each, so that an error can say it.
-    pub const RESERVED: [(u32, &'static str); 8] = [
+    pub const RESERVED: [(u32, &'static str); 6] = [
         (16, "AddChannels"),
         (17, "ChannelsAdded"),
         (18, "RemoveChannels"),
         (19, "ChannelsRemoved"),
-        (32, "Fence"),
-        (33, "Fenced"),
         (34, "Replayed"),
         (35, "Authenticate"),
     ];
@@ -281,6 +294,7 @@ impl ControlMessage {
             Self::Ping(_) => MessageKind::Ping,
             Self::Pong(_) => MessageKind::Pong,
             Self::Goodbye(_) => MessageKind::Goodbye,
+            Self::Channel(message) => message.news.kind(),
         }
     }
 
@@ -290,6 +304,7 @@ impl ControlMessage {
         Ok(match self {
             Self::Refuse(farewell) => Self::Refuse(farewell.cleaned()?),
             Self::Goodbye(farewell) => Self::Goodbye(farewell.cleaned()?),
+            Self::Channel(message) => Self::Channel(message.checked()?),
             other => other,
         })
     }

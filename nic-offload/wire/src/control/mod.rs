@@ -5,9 +5,11 @@
 //! - [`state`]: its states, with diagram and transition table.
 //! - [`event`]: what it reports. [`keepalive`]: who asks when, and when a peer is dead.
 //! - [`negotiation`]: what the two sides agree on.
-//! - [`message`], [`parameters`]: what is said. [`reason`]: why not.
+//! - [`message`], [`parameters`]: what is said. [`channel`]: of a queue pair that died.
+//!   [`reason`]: why not.
 //! - [`record`]: messages to bytes and back. [`error`]: what can be wrong.
 
+pub mod channel;
 pub mod connection;
 pub mod error;
 pub mod event;
@@ -19,9 +21,11 @@ pub mod reason;
 pub mod record;
 pub mod state;
 
+pub use channel::{ChannelEpoch, ChannelMessage, ChannelNews};
 pub use connection::Connection;
 pub use error::ControlError;
 pub use event::{ControlEvent, Negotiated};
+pub use keepalive::Path;
 pub use message::{Accept, ChannelOffer, ControlMessage, Farewell, Hello, MessageKind, SessionId};
 pub use negotiation::Configuration;
 pub use parameters::{Features, Parameters, VersionRange};

@@ -20,6 +20,9 @@ pub struct Configuration {
     /// From the start of the connection until the session is up: queue pairs are made and
     /// connected in it.
     pub handshake_timeout: Duration,
+    /// A silent peer to which the path is out is not dead before this; see
+    /// [`Path`](super::Path). Below the death timeout it is without effect.
+    pub outage_timeout: Duration,
 }
 
 impl Configuration {
@@ -31,6 +34,9 @@ impl Configuration {
             features: Features::CURRENT,
             parameters: Parameters { provider, device, ..Default::default() },
             handshake_timeout: Duration::from_secs(2),
+            // Operators replug a cable, switches restart a port and spanning trees settle in a few
+            // seconds; who waits for a host that lost its power waits as long.
+            outage_timeout: Duration::from_secs(10),
         }
     }
 }

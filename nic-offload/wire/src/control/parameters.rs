@@ -49,10 +49,10 @@ impl Features {
     pub const BULK: Self = Self(1 << 0);
     /// Channels can be added to and taken from a session (reserved; not in version 1).
     pub const ELASTIC: Self = Self(1 << 1);
-    /// Streams outlive their Channels: fencing messages (reserved; not in version 1).
+    /// Streams outlive their Channels (messages Fence, Fenced, Renew, Renewed).
     pub const FAILOVER: Self = Self(1 << 2);
     /// What this crate implements.
-    pub const CURRENT: Self = Self::BULK;
+    pub const CURRENT: Self = Self(Self::BULK.0 | Self::FAILOVER.0);
 
     /// What both have.
     pub const fn intersection(self, other: Self) -> Self {

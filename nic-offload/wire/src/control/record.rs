@@ -3,6 +3,7 @@
 
 use minicbor::{Decode, Decoder, Encode};
 
+use super::channel;
 use super::error::ControlError;
 use super::message::{ControlMessage, Echo, Farewell, MessageKind, Nothing};
 
@@ -30,6 +31,7 @@ pub fn encode(message: &ControlMessage) -> Result<Vec<u8>, ControlError> {
         }
         ControlMessage::Ready => encode_body(number, &Nothing {}),
         ControlMessage::Ping(echo) | ControlMessage::Pong(echo) => encode_body(number, echo),
+        ControlMessage::Channel(message) => encode_body(number, message),
     }
 }
 
@@ -93,6 +95,10 @@ fn decode_body(
         MessageKind::Ping => ControlMessage::Ping(field::<Echo>(d)?),
         MessageKind::Pong => ControlMessage::Pong(field::<Echo>(d)?),
         MessageKind::Goodbye => ControlMessage::Goodbye(field::<Farewell>(d)?),
+        MessageKind::Fence => ControlMessage::Channel(field::<channel::Fence>(d)?.into()),
+        MessageKind::Fenced => ControlMessage::Channel(field::<channel::Fenced>(d)?.into()),
+        MessageKind::Renew => ControlMessage::Channel(field::<channel::Renew>(d)?.into()),
+        MessageKind::Renewed => ControlMessage::Channel(field::<channel::Renewed>(d)?.into()),
     })
 }
 

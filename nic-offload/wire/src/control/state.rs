@@ -10,7 +10,8 @@
 //!   Connecting   (the caller connects          AwaitReady
 //!       |         its queue pairs)                 |
 //!       | ready() ---------- Ready --------->      |
-//!  Established   <------ Ping, Pong ------>   Established
+//!  Established   <---- Ping, Pong, Fence,     Established
+//!       |         Fenced, Renew, Renewed -->     |
 //!       |                                          |
 //!       +-- Goodbye, Refuse, an error, a timeout --+
 //!       |                                          |
@@ -73,7 +74,15 @@ impl State {
             (Self::AwaitAccept, MessageKind::Accept) => Some(Self::Connecting),
             (Self::AwaitAccept, MessageKind::Refuse) => Some(Self::Closed),
             (Self::AwaitReady, MessageKind::Ready) => Some(Self::Established),
-            (Self::Established, MessageKind::Ping | MessageKind::Pong) => Some(Self::Established),
+            (
+                Self::Established,
+                MessageKind::Ping
+                | MessageKind::Pong
+                | MessageKind::Fence
+                | MessageKind::Fenced
+                | MessageKind::Renew
+                | MessageKind::Renewed,
+            ) => Some(Self::Established),
             // A stranger has nothing to take leave of; anybody else may at any time.
             (Self::AwaitHello, MessageKind::Goodbye) => None,
             (_, MessageKind::Goodbye) => Some(Self::Closed),

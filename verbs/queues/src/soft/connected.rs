@@ -155,6 +155,10 @@ impl ConnectedPair {
         self.shared.publish_hints(&mut core);
     }
 
+    pub(super) fn is_drained(&self) -> bool {
+        self.shared.core.lock().is_drained(&self.shared)
+    }
+
     pub(super) fn inline_limit(&self) -> u32 {
         self.shared.inline_limit
     }

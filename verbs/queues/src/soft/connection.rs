@@ -317,6 +317,15 @@ impl Core {
         self.end_fence(qp);
     }
 
+    /// In error, left by the peer, and every receive completion taken.
+    pub(super) fn is_drained(&mut self, qp: &Shared) -> bool {
+        if self.fencing {
+            self.end_fence(qp);
+        }
+        let failed = self.state == QueuePairState::Error;
+        failed && !self.fencing && self.receive.completions.is_empty()
+    }
+
     /// Ends the fence when the peer is not inside of our memory any more.
     fn end_fence(&mut self, qp: &Shared) {
         if qp.is_peer_inside() {

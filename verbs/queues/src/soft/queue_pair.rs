@@ -162,6 +162,13 @@ impl crate::QueuePair for QueuePair {
         Ok(())
     }
 
+    fn is_drained(&self) -> Option<bool> {
+        match &self.kind {
+            Kind::Connected(pair) => Some(pair.is_drained()),
+            Kind::Datagrams(_) => None,
+        }
+    }
+
     fn max_inline(&self) -> u32 {
         match &self.kind {
             Kind::Connected(pair) => pair.inline_limit(),

@@ -1,0 +1,118 @@
+//! Fencing a Channel: its queue pair goes to error, what had arrived is taken, then it is destroyed and
+//! the completion queue is looked at once more.
+//!
+//! Why in this order: some devices drop completions of a queue pair that is destroyed (then receive
+//! slots would be lost), others make the last ones up to that moment. After it nobody can write
+//! through the queue pair, and none of its sources is read any more. Everything of the Channel but
+//! its queue pair is kept for the next one.
+
+use netchannel_channel::{ChannelConfig, Controller};
+use netchannel_units::{Duration, Timestamp};
+use netchannel_verbs::{Context, Endpoint, QueuePair};
+
+use crate::error::DriverError;
+use crate::group::{ChannelKey, Group};
+
+/// A device that does not say when it is done gets this long for the event; SoftRoCE never raises
+/// it, and is done when the queue pair is destroyed. A hundred round trips of a data centre.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// How far the fence of a Channel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It has not begun.
+    Open,
+    /// In error since then.
+    InError {
+        since: Timestamp,
+        /// The device said that no receive will be taken any more.
+        last_receive: bool,
+        /// The device was done before the last poll.
+        done: bool,
+    },
+    /// Destroyed; the completion queue is to be polled until it is empty.
+    Destroyed,
+    /// Nothing is left of the queue pair.
+    Drained,
+}
+
+impl<C: Context, T> Group<C, T> {
+    /// Begins to fence a Channel: nothing more leaves, its queue pair goes to error. Poll on, handle
+    /// what comes, and ask [`is_drained`](Self::is_drained) after each poll.
+    ///
+    /// # Errors
+    /// [`DriverError::Queue`] if the device refuses to move the queue pair to error; it is destroyed
+    /// all the same in the end.
+    pub fn fence(&mut self, now: Timestamp, key: ChannelKey) -> Result<(), DriverError> {
+        let Some(channel) = self.channel_mut(key) else { return Ok(()) };
+        if channel.progress != Progress::Open {
+            return Ok(());
+        }
+        channel.progress = Progress::InError { since: now, last_receive: false, done: false };
+        channel.state_mut().receive_only();
+        channel.fail_queue_pair()
+    }
+
+    /// Whether the fence is complete. Call it after a poll whose messages were handled.
+    pub fn is_drained(&mut self, now: Timestamp, key: ChannelKey) -> bool {
+        let emptied = self.receives_emptied();
+        let Some(channel) = self.channel_mut(key) else { return true };
+        match &mut channel.progress {
+            Progress::Open => return false,
+            Progress::Drained => return true,
+            _ if !emptied => return false,
+            Progress::InError { since, last_receive, done } => {
+                let was_done = *done;
+                let by_itself = *last_receive || now - *since >= PATIENCE;
+                let drained = channel.queue_pair.as_ref().map(QueuePair::is_drained);
+                *done = drained.flatten().unwrap_or(by_itself);
+                if !(was_done && *done) {
+                    return false;
+                }
+                channel.progress = Progress::Destroyed;
+                if let Some(queue_pair) = channel.queue_pair.take()
+                    && let Err(error) = queue_pair.close()
+                {
+                    tracing::warn!(%error, "destroying a fenced queue pair");
+                }
+                return false;
+            }
+            Progress::Destroyed => channel.progress = Progress::Drained,
+        }
+        self.forget_number(key);
+        true
+    }
+
+    /// The device says that no receive will be taken for this queue pair any more.
+    pub fn on_last_receive(&mut self, queue_pair: u32) {
+        if let Some(key) = self.by_number(queue_pair)
+            && let Some(channel) = self.channel_mut(key)
+            && let Progress::InError { last_receive, .. } = &mut channel.progress
+        {
+            *last_receive = true;
+        }
+    }
+
+    /// Makes a queue pair for a drained Channel, with a state of its own that only receives. What
+    /// the last state held must have been taken by [`RcChannel::fail`](crate::RcChannel::fail).
+    ///
+    /// # Errors
+    /// [`DriverError::Queue`] if the device refuses; the Channel stays as it is.
+    pub fn renew(
+        &mut self,
+        key: ChannelKey,
+        config: ChannelConfig,
+        controller: Controller,
+    ) -> Result<Option<Endpoint>, DriverError> {
+        if !self.channel(key).is_some_and(|channel| channel.progress == Progress::Drained) {
+            return Ok(None);
+        }
+        let queue_pair = self.make_queue_pair()?;
+        let number = queue_pair.number();
+        let tag = self.new_tag(key);
+        self.note_number(number, key);
+        let Some(channel) = self.channel_mut(key) else { return Ok(None) };
+        channel.renew(queue_pair, tag, config, controller);
+        Ok(Some(channel.endpoint()))
+    }
+}
