@@ -165,6 +165,9 @@ pub struct ChannelCounters {
     /// Measured delivery rate in bits per second; zero if unknown.
     #[n(10)]
     pub rate: u64,
+    /// UDP source port of its packets, where they are UDP.
+    #[n(11)]
+    pub source_port: Option<u16>,
 }
 
 impl Event {
