@@ -1,14 +1,16 @@
 //! What may be written on the command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use netchannel::config::Controller;
 use netchannel::{Class, Idle, Policy, Poller};
+use netchannel_verbs::soft::LinkModel;
 
 use crate::address::Address;
-use crate::{exit, quantity};
+use crate::{exit, link, quantity};
 
 /// The port where `perf` meets, as perftest's.
 pub(crate) const PERF_PORT: u16 = 18515;
@@ -103,13 +105,18 @@ pub(crate) struct EngineArgs {
     #[arg(long)]
     pub(crate) poller: Option<Poller>,
 
-    /// What idle does: spin or sleep [default: spin for perf and demo, else sleep]
+    /// What idle does: spin or sleep [default: spin for perf (but isolation) and demo, else sleep]
     #[arg(long)]
     pub(crate) idle: Option<Idle>,
 
     /// Receive window of a stream, a power of two from 64KiB to 2MiB [default: 1MiB]
     #[arg(long, value_name = "BYTES", value_parser = quantity::size)]
     pub(crate) window: Option<usize>,
+
+    /// Model of a link behind the NIC in memory: rate=2gbit,delay=5us, and queue=BYTES, ecn=BYTES,
+    /// loss=P, reorder=P
+    #[arg(long, value_name = "LINK", value_parser = link::parse)]
+    pub(crate) link: Option<LinkModel>,
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +236,52 @@ pub(crate) enum PerfTool {
     /// What this machine can do without a stack: copies, a pipeline of two processes, core to core
     #[command(after_help = LIMITS_HELP)]
     Limits(LimitsArgs),
+    /// A latency stream alone, and beside bulk streams
+    #[command(after_help = ISOLATION_HELP)]
+    Isolation(IsolationArgs),
+}
+
+const ISOLATION_HELP: &str = "\
+Examples:
+  netchannel perf isolation --local --link rate=2gbit,delay=5us
+  netchannel perf isolation --local --link rate=2gbit,delay=5us --vs tcp --json
+
+Between two processes of this host, over the NIC in memory with a model of a link: half round trips
+of a latency stream, first alone, then beside bulk streams of 10 MB writes to the same host. In
+JSON each stack has `alone` and `beside`, each with p50_us, p99_us, p999_us and bulk_gbps.
+
+--vs tcp gives kernel TCP a link of the same rate: a network namespace with a pair of virtual
+interfaces, shaped with `tc`. That needs root; it is gone when the command ends, however it ends. A
+kernel without netem gives it no delay, and the output says so.";
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IsolationArgs {
+    /// Measure between two processes of this host
+    #[arg(long, required = true)]
+    pub(crate) local: bool,
+
+    /// Bytes of a message of the latency stream
+    #[arg(short, long, value_name = "BYTES", default_value = "4KiB", value_parser = quantity::size)]
+    pub(crate) size: usize,
+
+    /// Bulk streams, a thread each
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) bulk_streams: u16,
+
+    /// Seconds of each of the two measurements
+    #[arg(short = 'D', long, value_name = "SECONDS", default_value = "3", value_parser = quantity::seconds)]
+    pub(crate) duration: Duration,
+
+    /// Compare with the kernel's TCP on a link of the same rate (needs root)
+    #[arg(long, value_name = "STACK")]
+    pub(crate) vs: Option<Peer>,
+
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 const LIMITS_HELP: &str = "\
@@ -325,6 +378,10 @@ pub(crate) struct MeasureArgs {
     #[arg(long, hide = true, conflicts_with_all = ["host", "local"])]
     pub(crate) with_parent: bool,
 
+    /// Where that server listens
+    #[arg(long, hide = true, default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }
@@ -344,6 +401,7 @@ impl Command {
             Self::Send(send) => Some(&send.engine),
             Self::Perf(perf) => match &perf.tool {
                 PerfTool::Bw(measure) | PerfTool::Lat(measure) => Some(&measure.engine),
+                PerfTool::Isolation(isolation) => Some(&isolation.engine),
                 PerfTool::Limits(_) => None,
             },
             Self::Devices(_) | Self::Child { .. } => None,
@@ -353,6 +411,8 @@ impl Command {
     /// What idle does if nobody says.
     pub(crate) fn default_idle(&self) -> Idle {
         match self {
+            // More threads than processors, as a rule: who spins takes time from who works.
+            Self::Perf(PerfArgs { tool: PerfTool::Isolation(_) }) => Idle::Sleep,
             Self::Demo(_) | Self::Perf(_) => Idle::Spin,
             _ => Idle::Sleep,
         }

@@ -12,7 +12,7 @@ use serde::de::{self, Deserializer, Visitor};
 
 use crate::arguments::{Cli, EngineArgs};
 use crate::exit::Problem;
-use crate::quantity;
+use crate::{link, quantity};
 
 /// What the command runs with.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl Settings {
             stack.device = DeviceChoice::from(device.as_str());
         }
         if let Some(engine) = cli.command.engine() {
-            engine.apply(&mut stack);
+            engine.apply(&mut stack)?;
         }
         stack.check().map_err(|error| Problem::Usage(error.to_string()))?;
         let arguments = same(cli, &stack);
@@ -47,7 +47,7 @@ impl Settings {
 }
 
 impl EngineArgs {
-    fn apply(&self, stack: &mut Config) {
+    fn apply(&self, stack: &mut Config) -> Result<(), Problem> {
         set(&mut stack.channels, self.channels);
         set(&mut stack.latency_channels, self.latency_channels);
         set(&mut stack.groups, self.groups);
@@ -56,6 +56,20 @@ impl EngineArgs {
         set(&mut stack.poller, self.poller);
         set(&mut stack.idle, self.idle);
         set(&mut stack.window, self.window);
+        if self.link.is_some() {
+            match &stack.device {
+                DeviceChoice::Auto => stack.device = DeviceChoice::from("soft"),
+                DeviceChoice::Named(name) if name == "soft" => {}
+                DeviceChoice::Named(name) => {
+                    return Err(Problem::Usage(format!(
+                        "--link is a model behind the NIC in memory, not behind `{name}`: use \
+                         --device soft, or shape the network with tc"
+                    )));
+                }
+            }
+            stack.soft.link = self.link;
+        }
+        Ok(())
     }
 }
 
@@ -84,6 +98,9 @@ fn same(cli: &Cli, stack: &Config) -> Vec<String> {
     add("poller", stack.poller.to_string());
     add("idle", stack.idle.to_string());
     add("window", stack.window.to_string());
+    if let Some(model) = &stack.soft.link {
+        add("link", link::show(model));
+    }
     arguments
 }
 

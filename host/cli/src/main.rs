@@ -1,7 +1,8 @@
 //! The `netchannel` command.
 //!
 //! - [`arguments`]: what may be written on the command line. [`config`]: settings from arguments
-//!   and files. [`address`], [`quantity`]: how addresses and amounts are written.
+//!   and files. [`address`], [`quantity`], [`link`]: how addresses, amounts and links are
+//!   written.
 //! - [`devices`], [`demo`], [`recv`], [`send`], [`perf`]: the subcommands.
 //! - [`transfer`]: how a file travels. [`progress`]: the bar.
 //! - [`exit`]: exit codes. [`interrupt`]: Ctrl-C. [`output`]: printing.
@@ -14,6 +15,7 @@ mod demo;
 mod devices;
 mod exit;
 mod interrupt;
+mod link;
 mod output;
 mod perf;
 mod progress;

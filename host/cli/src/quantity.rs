@@ -48,6 +48,29 @@ pub(crate) fn rate(text: &str) -> Result<Bandwidth, String> {
     Ok(Bandwidth::from_bits_per_second((number * unit) as u64))
 }
 
+/// A short time: `5us`, `1.5ms`, `200ns`, `1s`.
+pub(crate) fn delay(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time; write for example 5us or 1.5ms");
+    let (number, unit) = [("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0)]
+        .into_iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))
+        .ok_or_else(wrong)?;
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    if !(number >= 0.0 && number * unit <= 60.0) {
+        return Err(wrong());
+    }
+    Ok(Duration::from_nanos((number * unit * 1e9).round() as u64))
+}
+
+/// A probability: `0.01`.
+pub(crate) fn probability(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().unwrap_or(f64::NAN);
+    if (0.0..=1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("`{text}` is no probability, which is from 0 to 1"))
+}
+
 /// Seconds: `1`, `0.25`.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no number of seconds; write for example 1 or 0.25");
@@ -101,6 +124,9 @@ mod tests {
     fn rates_and_times() {
         assert_eq!(rate("2.5gbit"), Ok(Bandwidth::from_bits_per_second(2_500_000_000)));
         assert!(rate("2.5").is_err() && rate("-1gbit").is_err() && rate("NaNgbit").is_err());
+        assert_eq!(delay("5us"), Ok(Duration::from_micros(5)));
+        assert_eq!(delay("1.5ms"), Ok(Duration::from_micros(1_500)));
+        assert!(delay("5").is_err() && delay("us").is_err() && delay("infs").is_err());
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         assert!(seconds("0").is_err() && seconds("inf").is_err() && seconds("soon").is_err());
     }

@@ -46,6 +46,12 @@ fn check(report: &Value, tool: &str, tcp: bool, rounds: usize) {
         "rounds",
     ];
     let mut stacks = vec!["netchannel", "limit"];
+    if tool == "bw" {
+        expected.push("processor_seconds_per_gb");
+        let time = &report["processor_seconds_per_gb"];
+        assert_eq!(keys(time).len(), 1 + usize::from(tcp), "{time}");
+        assert!(time["netchannel"].as_f64().unwrap() > 0.0, "{time}");
+    }
     if tcp {
         expected.extend(["tcp", "ratio", "tcp_write_size"]);
         stacks.push("tcp");

@@ -1,6 +1,7 @@
 //! Bulk bytes one way: the receiver's application counts what it read.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,27 @@ impl Moved {
 /// Writes on every connection until the load's amount is reached, then finishes and closes them.
 pub fn send(connections: Vec<Box<dyn Connection>>, load: &Load) -> Result<Moved> {
     per_thread(connections, |connection, _| send_one(connection, load))
+}
+
+/// Writes pieces of `size` bytes on every connection until `over`, then finishes and closes them.
+pub fn send_until(
+    connections: Vec<Box<dyn Connection>>,
+    size: usize,
+    over: &AtomicBool,
+) -> Result<Moved> {
+    per_thread(connections, |mut connection, _| {
+        let buffer = pattern(size);
+        let start = Instant::now();
+        let mut bytes = 0;
+        while !over.load(Ordering::Relaxed) {
+            connection.write_all(&buffer).context("write to a bulk stream")?;
+            bytes += size as u64;
+        }
+        let moved = Moved { bytes, elapsed: start.elapsed() };
+        connection.finish().context("finish a bulk stream")?;
+        connection.close().context("close a bulk stream")?;
+        Ok(moved)
+    })
 }
 
 /// Reads every connection to its end, then closes it.

@@ -1,6 +1,7 @@
 //! The side that asks for runs, sends bulk bytes, and measures latency.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::bandwidth;
@@ -8,13 +9,15 @@ use crate::control::{Conversation, Reply, Request, SideReport, VERSION};
 use crate::error::{Error, Result};
 use crate::latency::{self, HalfRoundTrips};
 use crate::report::Report;
-use crate::spec::{Amount, RunSpec, Tool};
-use crate::transport::{Counters, Transport};
+use crate::spec::{Amount, Load, RunSpec, Tool};
+use crate::transport::{Connection, Counters, Transport, processor_time};
 
 /// How long the server may take to open its stack.
 const SET_UP_LIMIT: Duration = Duration::from_secs(20);
 /// How long the server may take after a run of known length.
 const END_LIMIT: Duration = Duration::from_secs(30);
+/// How long bulk streams write before latency is measured beside them.
+const RAMP: Duration = Duration::from_millis(200);
 /// How long a run of unknown length may take.
 const LONGEST_RUN: Duration = Duration::from_secs(3600);
 
@@ -26,7 +29,8 @@ pub struct Client {
 /// What both sides of a run saw.
 #[derive(Clone, Debug)]
 pub struct RunReport {
-    /// What the receiving application read (bandwidth runs).
+    /// What the receiving application read; in latency runs, of the bulk streams beside if there
+    /// are any, else of the messages.
     pub moved: bandwidth::Moved,
     /// What the asking application measured (latency runs).
     pub half_round_trips: Option<HalfRoundTrips>,
@@ -34,6 +38,15 @@ pub struct RunReport {
     pub here: Counters,
     /// What the server's stack counted.
     pub there: Counters,
+    /// Processor time of both processes during the run.
+    pub processor: Duration,
+}
+
+impl RunReport {
+    /// Seconds of processor time, both sides together, for 10^9 bytes that the receiver read.
+    pub fn processor_per_gb(&self) -> f64 {
+        self.processor.as_secs_f64() * 1e9 / self.moved.bytes.max(1) as f64
+    }
 }
 
 impl Client {
@@ -60,14 +73,17 @@ impl Client {
             Reply::Ready(address) => address,
             other => return Err(unexpected(&other)),
         };
+        let before = processor_time();
         match self.move_bytes(spec, &mut *transport, address) {
-            Ok((moved, half_round_trips)) => {
+            Ok(half_round_trips) => {
+                let processor = processor_time() - before;
                 let here = transport.counters();
                 self.conversation.say(&Request::Over)?;
                 let there = self.server_report(spec)?;
                 transport.close()?;
-                let moved = if half_round_trips.is_some() { moved } else { there.moved };
-                Ok(RunReport { moved, half_round_trips, here, there: there.counters })
+                let processor = processor + there.processor;
+                let (moved, there) = (there.moved, there.counters);
+                Ok(RunReport { moved, half_round_trips, here, there, processor })
             }
             // What the server has to say tells more than a broken stream.
             Err(error @ (Error::Io { .. } | Error::PeerGone(_))) => {
@@ -86,15 +102,18 @@ impl Client {
         spec: &RunSpec,
         transport: &mut dyn Transport,
         address: SocketAddr,
-    ) -> Result<(bandwidth::Moved, Option<HalfRoundTrips>)> {
+    ) -> Result<Option<HalfRoundTrips>> {
         let connections = (0..spec.load.streams)
             .map(|_| transport.connect(address))
             .collect::<Result<Vec<_>>>()?;
-        match spec.load.tool {
-            Tool::Bandwidth => Ok((bandwidth::send(connections, &spec.load)?, None)),
-            Tool::Latency => {
-                let measured = latency::ping(connections, &spec.load)?;
-                Ok((bandwidth::Moved::default(), Some(measured)))
+        match (spec.load.tool, spec.load.bulk) {
+            (Tool::Bandwidth, _) => bandwidth::send(connections, &spec.load).map(|_| None),
+            (Tool::Latency, None) => latency::ping(connections, &spec.load).map(Some),
+            (Tool::Latency, Some(bulk)) => {
+                let writers = (0..bulk.streams)
+                    .map(|_| transport.connect_bulk(address))
+                    .collect::<Result<Vec<_>>>()?;
+                ping_beside(connections, &spec.load, writers, bulk.size).map(Some)
             }
         }
     }
@@ -115,6 +134,24 @@ impl Client {
     pub fn tell(&mut self, report: &Report) -> Result<()> {
         self.conversation.say(&Request::Report(Box::new(report.clone())))
     }
+}
+
+/// Measures latency while other connections write as fast as they can.
+fn ping_beside(
+    connections: Vec<Box<dyn Connection>>,
+    load: &Load,
+    writers: Vec<Box<dyn Connection>>,
+    size: usize,
+) -> Result<HalfRoundTrips> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let bulk = scope.spawn(|| bandwidth::send_until(writers, size, &over));
+        std::thread::sleep(RAMP);
+        let measured = latency::ping(connections, load);
+        over.store(true, Ordering::Relaxed);
+        let written = bulk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        written.and(measured)
+    })
 }
 
 fn answer(conversation: &mut Conversation) -> Result<Reply> {

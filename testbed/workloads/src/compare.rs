@@ -7,9 +7,9 @@ use crate::child::Launcher;
 use crate::client::{Client, RunReport};
 use crate::error::{Error, Result};
 use crate::netchannel::NetChannel;
-use crate::report::{Report, Totals};
+use crate::report::{ProcessorTimes, Report, Totals};
 use crate::rounds::{Figure, Round};
-use crate::spec::RunSpec;
+use crate::spec::{RunSpec, Tool};
 
 /// What to compare, and how.
 pub struct Comparison<'a> {
@@ -41,10 +41,13 @@ impl Comparison<'_> {
         let mut totals = Totals::default();
         let mut limit: Option<MachineLimit> = None;
         let mut rounds = Vec::new();
+        let mut processor = ProcessorTimes::default();
         for number in 1..=self.rounds {
             let run = self.netchannel(client)?;
             totals.add(&run);
+            processor.netchannel.push(run.processor_per_gb());
             let tcp_run = tcp.as_ref().map(|tcp| tcp.run(client)).transpose()?;
+            processor.tcp.extend(tcp_run.as_ref().map(RunReport::processor_per_gb));
             // Only a run tells how often the stack copies.
             let machine = match &mut limit {
                 Some(machine) => machine,
@@ -64,7 +67,9 @@ impl Comparison<'_> {
             rounds.push(round);
         }
         let write_size = tcp.map(|tcp| tcp.write_size());
+        let processor = processor.per_gb().filter(|_| self.spec.load.tool == Tool::Bandwidth);
         Report::new(&self.spec, totals, write_size, rounds)
+            .map(|report| Report { processor_seconds_per_gb: processor, ..report })
             .ok_or_else(|| Error::Invalid("at least 1 round is needed".into()))
     }
 

@@ -58,6 +58,9 @@ pub struct SideReport {
     pub moved: Moved,
     /// What its stack counted.
     pub counters: Counters,
+    /// Processor time of its process during the run.
+    #[serde(default)]
+    pub processor: Duration,
 }
 
 /// One end of the conversation.

@@ -12,6 +12,8 @@
 //! - [`baseline`]: TCP and the limits prepared for comparison.
 //! - [`rounds`]: interleaved rounds, medians, paired ratios.
 //! - [`compare`]: a whole comparison. [`report`]: its result, as JSON.
+//! - [`isolation`]: a latency stream alone and beside bulk streams.
+//! - [`shaped`]: a link with a rate for kernel TCP, in a network namespace.
 //! - [`error`]: what may go wrong.
 
 pub mod bandwidth;
@@ -21,6 +23,7 @@ pub mod client;
 pub mod compare;
 pub mod control;
 pub mod error;
+pub mod isolation;
 pub mod latency;
 pub mod limit;
 pub mod limits;
@@ -29,6 +32,7 @@ pub mod netchannel;
 pub mod report;
 pub mod rounds;
 pub mod server;
+pub mod shaped;
 pub mod spec;
 pub mod tcp;
 pub mod transport;

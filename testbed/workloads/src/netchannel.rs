@@ -30,6 +30,15 @@ impl NetChannel {
     }
 }
 
+impl NetChannel {
+    fn open(&self, address: SocketAddr, options: &StreamOptions) -> Result<Box<dyn Connection>> {
+        match self.runtime.connect(address, options) {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(Error::Stack { what: "cannot open a stream", source }),
+        }
+    }
+}
+
 impl Transport for NetChannel {
     fn listen(&mut self, ip: IpAddr) -> Result<SocketAddr> {
         let listener = self
@@ -54,10 +63,11 @@ impl Transport for NetChannel {
     }
 
     fn connect(&mut self, address: SocketAddr) -> Result<Box<dyn Connection>> {
-        match self.runtime.connect(address, &self.options) {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(source) => Err(Error::Stack { what: "cannot open a stream", source }),
-        }
+        self.open(address, &self.options)
+    }
+
+    fn connect_bulk(&mut self, address: SocketAddr) -> Result<Box<dyn Connection>> {
+        self.open(address, &StreamOptions { class: Class::Throughput })
     }
 
     fn counters(&self) -> Counters {

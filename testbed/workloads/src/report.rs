@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::client::RunReport;
-use crate::rounds::{Figure, Round, Summary};
+use crate::rounds::{Figure, Round, Summary, median};
 use crate::spec::{RunSpec, Tool};
 use crate::transport::{ChannelBytes, Counters};
 
@@ -61,8 +61,38 @@ pub struct Report {
     pub placed_out_of_order: u64,
     /// Wake-ups of both stacks.
     pub wakeups: u64,
+    /// Seconds of processor time of both processes (user and system) for 10^9 bytes: medians over
+    /// the rounds, of bandwidth runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor_seconds_per_gb: Option<ProcessorPerGb>,
     /// Raw figures of each round.
     pub rounds: Vec<Round>,
+}
+
+/// Processor time of each stack.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessorPerGb {
+    /// NetChannel.
+    pub netchannel: f64,
+    /// Kernel TCP, where it was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<f64>,
+}
+
+/// Processor time of each run, in seconds for 10^9 bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProcessorTimes {
+    /// Of NetChannel's runs.
+    pub netchannel: Vec<f64>,
+    /// Of kernel TCP's.
+    pub tcp: Vec<f64>,
+}
+
+impl ProcessorTimes {
+    /// The medians; `None` without runs.
+    pub fn per_gb(self) -> Option<ProcessorPerGb> {
+        Some(ProcessorPerGb { netchannel: median(self.netchannel)?, tcp: median(self.tcp) })
+    }
 }
 
 /// What the stack counted over several runs, on both sides.
@@ -144,6 +174,7 @@ impl Report {
             copied_bytes: totals.copied_bytes,
             placed_out_of_order: totals.placed_out_of_order,
             wakeups: totals.wakeups,
+            processor_seconds_per_gb: None,
             rounds,
         })
     }

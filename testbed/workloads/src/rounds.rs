@@ -76,7 +76,8 @@ impl Figure {
         if !figures.iter().all(same) {
             return None;
         }
-        let [a, b, c] = [0, 1, 2].map(|i| median(figures.iter().map(|f| f.values()[i]).collect()));
+        let over = |i: usize| median(figures.iter().map(|f| f.values()[i]).collect());
+        let [a, b, c] = [over(0)?, over(1)?, over(2)?];
         Some(match first {
             Self::Bandwidth { .. } => Self::Bandwidth { gbps: a },
             Self::Latency { .. } => Self::Latency { p50_us: a, p99_us: b, p999_us: c },
@@ -84,10 +85,12 @@ impl Figure {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The median; `None` of nothing.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+    let upper = *values.get(middle)?;
+    Some(if values.len() % 2 == 1 { upper } else { (values[middle - 1] + upper) / 2.0 })
 }
 
 /// What each stack did in one round.

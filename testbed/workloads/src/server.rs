@@ -7,8 +7,8 @@ use crate::control::{Conversation, Reply, Request, SideReport, VERSION};
 use crate::error::{Error, Result};
 use crate::latency;
 use crate::report::Report;
-use crate::spec::{RunSpec, Tool};
-use crate::transport::Transport;
+use crate::spec::{DEFAULT_BUFFER, Load, RunSpec, Tool};
+use crate::transport::{Connection, Transport, processor_time};
 
 /// Opens this side's end of the stack for a run; the second argument is the address at which the
 /// client reached this host.
@@ -61,13 +61,20 @@ fn run(conversation: &mut Conversation, spec: &RunSpec, open: &Open<'_>) -> Resu
     conversation.say(&Reply::Ready(address))?;
     let connections =
         (0..spec.load.streams).map(|_| transport.accept()).collect::<Result<Vec<_>>>()?;
-    let moved = match spec.load.tool {
-        Tool::Bandwidth => bandwidth::receive(connections, &spec.load)?,
-        Tool::Latency => {
+    let before = processor_time();
+    let moved = match (spec.load.tool, spec.load.bulk) {
+        (Tool::Bandwidth, _) => bandwidth::receive(connections, &spec.load)?,
+        (Tool::Latency, None) => {
             let bytes = latency::echo(connections, &spec.load)?;
             Moved { bytes, ..Moved::default() }
         }
+        (Tool::Latency, Some(bulk)) => {
+            let readers =
+                (0..bulk.streams).map(|_| transport.accept()).collect::<Result<Vec<_>>>()?;
+            echo_beside(connections, &spec.load, readers)?
+        }
     };
+    let processor = processor_time() - before;
     match conversation.hear()? {
         Some(Request::Over) => {}
         Some(other) => return Err(Error::Protocol(format!("{other:?} in the middle of a run"))),
@@ -75,5 +82,20 @@ fn run(conversation: &mut Conversation, spec: &RunSpec, open: &Open<'_>) -> Resu
     }
     let counters = transport.counters();
     transport.close()?;
-    Ok(SideReport { moved, counters })
+    Ok(SideReport { moved, counters, processor })
+}
+
+/// Answers messages while other connections are read; what those carried.
+fn echo_beside(
+    connections: Vec<Box<dyn Connection>>,
+    load: &Load,
+    readers: Vec<Box<dyn Connection>>,
+) -> Result<Moved> {
+    let bulk = Load { size: DEFAULT_BUFFER, verify: false, ..load.clone() };
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| bandwidth::receive(readers, &bulk));
+        let answered = latency::echo(connections, load);
+        let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        answered.and(read)
+    })
 }

@@ -51,6 +51,18 @@ pub struct Load {
     pub streams: u16,
     /// Whether the receiver compares every byte.
     pub verify: bool,
+    /// Streams that write as fast as they can beside those of a latency run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bulk: Option<Bulk>,
+}
+
+/// Bulk streams beside a latency run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bulk {
+    /// Streams, a thread each.
+    pub streams: u16,
+    /// Bytes of one write.
+    pub size: usize,
 }
 
 /// A workload.
@@ -174,6 +186,15 @@ impl Load {
             Self { size, .. } if *size > 1 << 30 => bad("the size must be at most 1 GiB"),
             Self { streams: 0, .. } => bad("at least 1 stream is needed"),
             Self { write_size: 0, .. } => bad("the write size must be at least 1 byte"),
+            Self { tool: Tool::Bandwidth, bulk: Some(_), .. } => {
+                bad("bulk streams run beside a latency run only")
+            }
+            Self { bulk: Some(Bulk { streams: 0, .. } | Bulk { size: 0, .. }), .. } => {
+                bad("bulk streams need at least 1 stream and 1 byte")
+            }
+            Self { bulk: Some(Bulk { size, .. }), .. } if *size > 1 << 30 => {
+                bad("the size of bulk writes must be at most 1 GiB")
+            }
             Self { amount: Amount::Iterations(0), .. } => bad("at least 1 iteration is needed"),
             Self { amount: Amount::Duration(Duration::ZERO), .. } => {
                 bad("the duration must be longer than zero")

@@ -31,6 +31,12 @@ pub trait Transport {
     /// A stream to a listening peer.
     fn connect(&mut self, address: SocketAddr) -> Result<Box<dyn Connection>>;
 
+    /// A stream for bulk bytes beside those of [`connect`](Self::connect); the same, for a stack
+    /// that tells no classes apart.
+    fn connect_bulk(&mut self, address: SocketAddr) -> Result<Box<dyn Connection>> {
+        self.connect(address)
+    }
+
     /// What the stack has counted so far. Both sides ask for this before either closes, because
     /// what Channels counted goes with their session.
     fn counters(&self) -> Counters;
@@ -61,6 +67,12 @@ pub struct Counters {
     pub placed_out_of_order: u64,
     /// Times that a thread of the stack woke up from sleep.
     pub wakeups: u64,
+}
+
+/// Processor time of this process so far, all threads, in user space and in the kernel.
+pub fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// What one Channel carried away from this side.

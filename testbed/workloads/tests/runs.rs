@@ -10,7 +10,9 @@ use netchannel_workloads::child::Launcher;
 use netchannel_workloads::client::Client;
 use netchannel_workloads::local::LocalServer;
 use netchannel_workloads::rounds::Figure;
-use netchannel_workloads::spec::{Amount, EngineSettings, Load, RunSpec, Stack, TcpSettings, Tool};
+use netchannel_workloads::spec::{
+    Amount, Bulk, EngineSettings, Load, RunSpec, Stack, TcpSettings, Tool,
+};
 use netchannel_workloads::tcp::Tcp;
 use netchannel_workloads::{Error, child};
 
@@ -27,10 +29,27 @@ fn server() -> LocalServer {
 fn spec(tool: Tool, size: usize, amount: Amount) -> RunSpec {
     RunSpec {
         stack: Stack::Tcp,
-        load: Load { tool, size, write_size: size, amount, streams: 1, verify: true },
+        load: Load { tool, size, write_size: size, amount, streams: 1, verify: true, bulk: None },
         engine: EngineSettings::default(),
         tcp: TcpSettings::default(),
     }
+}
+
+#[test]
+fn latency_beside_bulk_streams() {
+    let server = server();
+    let mut client = Client::connect(server.address()).unwrap();
+    let mut spec = spec(Tool::Latency, 64, Amount::Iterations(2_000));
+    spec.load.bulk = Some(Bulk { streams: 2, size: 1_000_000 });
+    let report = client.run(&spec, Box::new(Tcp::new(spec.tcp.clone(), None))).unwrap();
+    assert_eq!(report.half_round_trips.unwrap().count, 2_000);
+    assert!(report.moved.bytes > 0 && report.moved.bytes.is_multiple_of(1_000_000));
+    assert!(report.processor > std::time::Duration::ZERO);
+    spec.load.tool = Tool::Bandwidth;
+    let error = client.run(&spec, Box::new(Tcp::new(spec.tcp.clone(), None))).unwrap_err();
+    assert!(error.to_string().contains("latency run only"), "{error}");
+    drop(client);
+    server.wait().unwrap();
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `netchannel perf`.
 //!
 //! - [`plan`]: arguments into a run. [`table`]: the result for people.
-//! - [`limits`]: what this machine can do without a stack.
+//! - [`isolation`]: a latency stream beside bulk streams. [`limits`]: what this machine can do without a stack.
 
+mod isolation;
 mod limits;
 pub(crate) mod plan;
 pub(crate) mod table;
@@ -40,6 +41,7 @@ pub(crate) fn run(tool: &PerfTool, settings: Settings) -> anyhow::Result<()> {
         PerfTool::Bw(arguments) => (Tool::Bandwidth, arguments),
         PerfTool::Lat(arguments) => (Tool::Latency, arguments),
         PerfTool::Limits(arguments) => return limits::run(arguments),
+        PerfTool::Isolation(arguments) => return isolation::run(arguments, settings),
     };
     let plan = Plan::new(tool, arguments, settings);
     let report = match &arguments.host {
@@ -111,7 +113,7 @@ fn against(
 fn server(arguments: &MeasureArgs, plan: &Plan) -> anyhow::Result<Option<Report>> {
     let listener = if arguments.with_parent {
         child::end_with_parent()?;
-        let listener = listen(SocketAddr::from(([127, 0, 0, 1], arguments.port)))?;
+        let listener = listen(SocketAddr::new(arguments.bind, arguments.port))?;
         announce(listener.local_addr().context("cannot tell the own address")?)?;
         listener
     } else {

@@ -78,6 +78,7 @@ impl Plan {
                 amount: Amount::Duration(RUN),
                 streams: 1,
                 verify: false,
+                bulk: None,
             },
             engine: EngineSettings::of(&settings.stack, class),
             tcp: TcpSettings { spin, ..TcpSettings::default() },

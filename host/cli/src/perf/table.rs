@@ -38,6 +38,13 @@ pub(crate) fn show(report: &Report) -> String {
         report.rounds.len(),
         limit(report)
     );
+    if let Some(time) = report.processor_seconds_per_gb {
+        let tcp = time.tcp.map_or(String::new(), |tcp| format!(", kernel TCP {tcp:.3}"));
+        text += &format!(
+            "Processor time of both processes, seconds per GB: NetChannel {:.3}{tcp}.\n\n",
+            time.netchannel
+        );
+    }
     text += &channels(&report.per_channel);
     text
 }
