@@ -139,6 +139,13 @@ fn spawn(role: &str) -> Child {
         .unwrap()
 }
 
+/// What a child that receives says first.
+fn introduced(child: &mut Child) -> DatagramEndpoint {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let endpoint = lines.find_map(|line| line.split_once("ENDPOINT ").map(|(_, hex)| parse(hex)));
+    endpoint.expect("the child ended without a word")
+}
+
 /// Not a test of its own: the other process, which is killed.
 #[test]
 fn peer() {
@@ -238,4 +245,39 @@ fn a_receiver_that_is_killed_costs_its_own_datagrams_alone() {
         }
         assert!(arrived <= sent as usize + 1, "{arrived} of {sent}");
     }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success(), "kill {name}");
+}
+
+#[test]
+fn a_receiver_that_stands_still_holds_up_nobody() {
+    let mut child = spawn("receive");
+    let peer = introduced(&mut child);
+    signal(&child, "-STOP");
+    let mut sender = End::new(1);
+    let handle = sender.nic.create_address_handle(&peer.address()).unwrap();
+    let full = |sender: &End| sender.queue_pair.datagram_statistics().unwrap().ring_full;
+    // Its device does not answer; what waits for the answer is bounded. Posting and completing go on.
+    for _ in 0..2000 {
+        sender.send(&handle, &peer);
+        sender.poll();
+    }
+    let lost = full(&sender);
+    assert!((1000..2000).contains(&lost), "{lost} of 2000 were lost");
+    signal(&child, "-CONT");
+    // It goes on: soon nothing is lost any more.
+    let start = Instant::now();
+    let (mut lost, mut good) = (lost, 0);
+    while good < 200 {
+        sender.send(&handle, &peer);
+        sender.poll();
+        good = if full(&sender) == lost { good + 1 } else { 0 };
+        lost = full(&sender);
+        std::thread::sleep(Duration::from_micros(100));
+        assert!(start.elapsed() < PATIENCE, "{good} in a row, {lost} lost");
+    }
+    kill(child);
 }

@@ -202,7 +202,6 @@ impl Core {
     /// Completes what has left. A request that could not be executed ends the queue pair.
     fn reap(&mut self, qp: &Shared) {
         if self.send.reap(qp).is_err() {
-            qp.device.raise(AsyncEvent::QueuePairFatal(qp.number));
             self.fail(qp);
         }
     }
