@@ -17,6 +17,7 @@
 
 mod attributes;
 mod bench;
+mod datagram_crowds;
 mod datagram_faults;
 mod datagrams;
 mod events;
@@ -95,6 +96,7 @@ fn checks<C: Context>() -> Vec<(&'static str, Check<C>)> {
         shared_receives::checks(),
         faults::checks(),
         datagrams::checks(),
+        datagram_crowds::checks(),
         datagram_faults::checks(),
         stress::checks(),
     ]

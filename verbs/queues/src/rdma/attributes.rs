@@ -14,7 +14,7 @@ use super::device::{OpenDevice, ProtectionDomain};
 use super::device_list::ListedDevice;
 use super::endpoint::{ETHERNET, PathMtu};
 use super::port::PortFacts;
-use super::{library, mlx5, port, queue_pair};
+use super::{creation, library, mlx5, port};
 use crate::device::{
     Capabilities, DeviceAttributes, Offer, PathEntropy, Provider, RateLimit, WhyNot,
 };
@@ -84,7 +84,7 @@ pub(super) fn query(domain: &ProtectionDomain, listed: ListedDevice<'_>) -> Resu
         basic,
         extended: query_extended(device),
         ports: port::query(device, basic.phys_port_cnt)?,
-        max_inline: queue_pair::probe_inline(domain),
+        max_inline: creation::probe_inline(domain),
         mlx5: query_mlx5(device, listed, &driver),
         driver,
         name,

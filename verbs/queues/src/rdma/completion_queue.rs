@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::bindings::{Verbs, ibv_comp_channel, ibv_cq, ibv_wc};
 use super::device::{Device, warn_if_failed};
 use super::events::{self, Interrupted};
-use super::{library, work};
+use super::{library, work_completion};
 use crate::error::Error;
 use crate::work::WorkCompletion;
 
@@ -165,7 +165,7 @@ impl crate::CompletionQueue for CompletionQueue {
             let found = found.min(wanted);
             for (place, raw) in out[filled..].iter_mut().zip(&self.scratch[..found]) {
                 // SAFETY: the driver filled the first `found` entries.
-                *place = work::completion(unsafe { raw.assume_init_ref() });
+                *place = work_completion::translate(unsafe { raw.assume_init_ref() });
             }
             filled += found;
             if found < wanted {

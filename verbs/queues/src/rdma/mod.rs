@@ -9,9 +9,9 @@
 //!   [`recorded`]: devices that are not here.
 //! - `mlx5`: what direct verbs of mlx5 add.
 //! - `device`, `context`: an opened device.
-//! - `queue_pair`, `connection`, `endpoint`: setting up connections; `address_handle`: the ways of
+//! - `queue_pair`, `creation`, `connection`, `endpoint`: setting up connections; `address_handle`: the ways of
 //!   datagrams.
-//! - `datapath`, `work`: posting; `completion_queue`: polling.
+//! - `datapath`, `work`: posting; `completion_queue`, `work_completion`: polling.
 //! - `shared_receive_queue`, `memory`, `events`: the other objects.
 //!
 //! ```no_run
@@ -27,6 +27,7 @@ mod bindings;
 mod completion_queue;
 mod connection;
 mod context;
+mod creation;
 mod datapath;
 mod device;
 mod device_list;
@@ -40,6 +41,7 @@ mod queue_pair;
 pub mod recorded;
 mod shared_receive_queue;
 mod work;
+mod work_completion;
 
 pub use address_handle::AddressHandle;
 pub use completion_queue::CompletionQueue;
