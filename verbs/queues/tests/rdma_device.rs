@@ -328,42 +328,6 @@ fn wait_event(context: &rdma::Context) -> AsyncEvent {
 
 #[test]
 #[ignore = "needs an RDMA device"]
-fn an_overflown_completion_queue_says_so() {
-    let context = open();
-    let queue = context.create_completion_queue(1).unwrap();
-    let mut small = Side::new(&context, None);
-    let init = QueuePairInit {
-        service: Service::ReliableConnection,
-        send_queue: &queue,
-        receive_queue: &queue,
-        shared_receive_queue: None,
-        send_capacity: 16,
-        receive_capacity: 1024,
-        inline_bytes: 0,
-    };
-    small.pair = context.create_queue_pair(&init).unwrap();
-    small.queue = queue;
-    let mut peer = Side::new(&context, None);
-    connect(&mut small, &mut peer, &ConnectOptions::default());
-    small.receive(0..600);
-    small.pair.fail().unwrap();
-    let start = Instant::now();
-    let mut out = [WorkCompletion::default(); 64];
-    loop {
-        assert!(start.elapsed() < PATIENCE, "no error");
-        while context.poll_event().unwrap().is_some() {}
-        match small.queue.poll(&mut out) {
-            Ok(_) => std::thread::yield_now(),
-            Err(error) => {
-                println!("{error}");
-                break;
-            }
-        }
-    }
-}
-
-#[test]
-#[ignore = "needs an RDMA device"]
 fn unusable_endpoints_are_refused() {
     let context = open();
     let (mut left, right) = (Side::new(&context, None), Side::new(&context, None));
