@@ -11,11 +11,15 @@
 //! - [`room`]: how much a Channel may take before work waits in its stream.
 //! - [`choice`]: which of several Channels with room.
 //! - [`quota`]: latency first, within limits.
+//! - [`budget`]: how many bytes may stand in front of a latency message at a port.
+//! - [`cores`]: which polling core has which Channel groups.
 //! - [`index`], [`random`]: keys to places; a seeded generator.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod choice;
 pub mod config;
+pub mod cores;
 pub mod index;
 pub mod policy;
 pub mod quota;

@@ -74,6 +74,26 @@ pub(crate) struct DevicesArgs {
     pub(crate) json: bool,
 }
 
+/// Numbers of processors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Processors(pub(crate) Vec<u16>);
+
+impl std::str::FromStr for Processors {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |word: &str| {
+            word.trim().parse().map_err(|_| format!("`{word}` is no number of a processor"))
+        };
+        text.split(',').map(number).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl std::fmt::Display for Processors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.iter().map(u16::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
 /// Settings of the engine.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Engine")]
@@ -100,10 +120,19 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<Controller>,
 
-    /// Who polls: inline (the application's threads) or dedicated (a polling core)
+    /// Who polls: inline (the application's threads) or dedicated (polling cores)
     /// [default: inline]
     #[arg(long)]
     pub(crate) poller: Option<Poller>,
+
+    /// Polling cores with --poller dedicated (1 to 16); no more than groups of Channels, and
+    /// spinning ones leave one processor to others [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) pollers: Option<u16>,
+
+    /// Processors that polling cores are bound to, in turn, such as 2,3
+    #[arg(long, value_name = "LIST")]
+    pub(crate) pin: Option<Processors>,
 
     /// What idle does: spin or sleep [default: spin for perf (but isolation) and demo, else sleep]
     #[arg(long)]

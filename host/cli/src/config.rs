@@ -10,7 +10,7 @@ use netchannel_verbs::soft::{LinkModel, SoftOptions};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use crate::arguments::{Cli, EngineArgs};
+use crate::arguments::{Cli, EngineArgs, Processors};
 use crate::exit::Problem;
 use crate::{link, quantity};
 
@@ -54,6 +54,8 @@ impl EngineArgs {
         set(&mut stack.policy, self.policy);
         set(&mut stack.congestion, self.congestion.clone());
         set(&mut stack.poller, self.poller);
+        set(&mut stack.polling_cores, self.pollers);
+        set(&mut stack.pin, self.pin.clone().map(|pin| pin.0));
         set(&mut stack.idle, self.idle);
         set(&mut stack.window, self.window);
         if self.link.is_some() {
@@ -96,6 +98,10 @@ fn same(cli: &Cli, stack: &Config) -> Vec<String> {
     add("policy", stack.policy.to_string());
     add("congestion", stack.congestion.to_string());
     add("poller", stack.poller.to_string());
+    add("pollers", stack.polling_cores.to_string());
+    if !stack.pin.is_empty() {
+        add("pin", Processors(stack.pin.clone()).to_string());
+    }
     add("idle", stack.idle.to_string());
     add("window", stack.window.to_string());
     if let Some(model) = &stack.soft.link {
@@ -122,6 +128,8 @@ struct File {
     policy: Option<String>,
     congestion: Option<String>,
     poller: Option<String>,
+    polling_cores: Option<u16>,
+    pin: Option<Vec<u16>>,
     idle: Option<String>,
     spin_before_sleep_us: Option<u32>,
     window: Option<Amount>,
@@ -213,6 +221,8 @@ impl File {
             congestion: named::<Controller>(self.congestion, "congestion")?
                 .unwrap_or(standard.congestion),
             poller: named::<Poller>(self.poller, "poller")?.unwrap_or(standard.poller),
+            polling_cores: self.polling_cores.unwrap_or(standard.polling_cores),
+            pin: self.pin.unwrap_or(standard.pin),
             idle: named::<Idle>(self.idle, "idle")?.unwrap_or(idle),
             spin_before_sleep: self
                 .spin_before_sleep_us
@@ -304,6 +314,8 @@ mod tests {
             policy = "round-robin"
             congestion = "fixed:1MiB"
             poller = "dedicated"
+            polling_cores = 2
+            pin = [2, 3]
             idle = "spin"
             window = "512KiB"
             chunk = 65536
@@ -318,6 +330,7 @@ mod tests {
         assert_eq!(config.device, DeviceChoice::Named("soft".into()));
         assert_eq!((config.channels, config.window, config.chunk), (8, 512 << 10, 64 << 10));
         assert_eq!((config.latency_channels, config.groups), (2, 3));
+        assert_eq!((config.polling_cores, config.pin), (2, vec![2, 3]));
         assert_eq!((config.policy, config.poller), (Policy::RoundRobin, Poller::Dedicated));
         assert_eq!(config.congestion.to_string(), "fixed:1048576");
         assert_eq!(config.keepalive.timeout, Duration::from_millis(900));

@@ -29,7 +29,7 @@ pub enum Poller {
     /// The application's threads, inside of their own calls: lowest latency, no extra core.
     #[default]
     Inline,
-    /// A polling thread of the runtime.
+    /// Polling threads of the runtime: [`Config::polling_cores`].
     Dedicated,
 }
 
@@ -115,8 +115,13 @@ pub struct Config {
     pub policy: Policy,
     /// Congestion control of each Channel.
     pub congestion: Controller,
-    /// Who drives the engine.
+    /// Who drives the engines.
     pub poller: Poller,
+    /// Polling cores with [`Poller::Dedicated`] (1 to 16): threads that each poll some of the groups.
+    /// No more than there are groups; spinning ones leave one processor to others.
+    pub polling_cores: u16,
+    /// Processors that polling cores are bound to, in turn; empty: wherever the system puts them.
+    pub pin: Vec<u16>,
     /// What who waits does.
     pub idle: Idle,
     /// How long to poll before sleeping, with [`Idle::Sleep`].
@@ -146,6 +151,8 @@ impl Default for Config {
             policy: Policy::LeastDelay,
             congestion: Controller::default(),
             poller: Poller::Inline,
+            polling_cores: 1,
+            pin: Vec::new(),
             idle: Idle::Spin,
             spin_before_sleep: Duration::from_micros(10),
             window: 1 << 20,
@@ -177,6 +184,13 @@ impl Config {
                 "groups is {}, must be 1 to 16 and at most channels, which is {}",
                 self.groups, self.channels
             ));
+        }
+        if !(1..=16).contains(&self.polling_cores) {
+            let cores = self.polling_cores;
+            return wrong(format!("polling_cores is {cores}, must be 1 to 16"));
+        }
+        if let Some(processor) = self.pin.iter().find(|processor| **processor >= 1_024) {
+            return wrong(format!("pin names processor {processor}, must be below 1024"));
         }
         if !self.window.is_power_of_two() || !(1 << 16..=1 << 21).contains(&self.window) {
             return wrong(format!(

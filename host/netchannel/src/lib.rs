@@ -62,6 +62,6 @@ pub use netchannel_driver::{PlanRow, Worker, offload_plan};
 pub use netchannel_units::{Bandwidth, Class};
 pub use netchannel_verbs::DeviceAttributes;
 pub use netchannel_verbs::device::Provider;
-pub use runtime::Runtime;
-pub use stats::{ChannelStats, Stats};
+pub use runtime::{PollerReport, Runtime};
+pub use stats::{ChannelStats, CoreStats, GroupStats, Stats};
 pub use stream::{Chunk, ReceiveHalf, Reservation, SendHalf, Stream, StreamInfo};

@@ -43,6 +43,42 @@ pub struct Stats {
     pub streams: usize,
     /// Sessions alive.
     pub sessions: usize,
+    /// Counters of each Channel group; none in a process that is attached to another's engine.
+    pub groups: Vec<GroupStats>,
+    /// Counters of each polling core; as for groups.
+    pub cores: Vec<CoreStats>,
+    /// Times that a Channel group changed its polling core.
+    pub moves: u64,
+}
+
+/// Counters of a Channel group.
+#[derive(Clone, Debug)]
+pub struct GroupStats {
+    /// Its number in this runtime.
+    pub id: u8,
+    /// Its class.
+    pub class: Class,
+    /// The polling core that has it; none while applications' threads poll.
+    pub core: Option<usize>,
+    /// Streams on it.
+    pub streams: u64,
+    /// Sessions that use it.
+    pub sessions: u64,
+    /// Poll passes.
+    pub polls: u64,
+    /// Poll passes of polling cores that moved something.
+    pub busy: u64,
+}
+
+/// Counters of a polling core.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreStats {
+    /// Its number.
+    pub number: usize,
+    /// Passes over its groups.
+    pub passes: u64,
+    /// Passes that moved something.
+    pub busy: u64,
 }
 
 /// Counters of a Channel.
@@ -85,6 +121,7 @@ impl Stats {
                 (control.channels(), control.census())
             });
             all.add(&group.shared, channels);
+            all.groups.push(group.stats());
             all.streams += streams;
             sessions.extend(numbers);
         }
@@ -93,6 +130,7 @@ impl Stats {
         all.copied_bytes += counters.application_copied.value();
         all.wakeups = counters.wakeups.value();
         all.failover_gaps = inner.shared.gaps.list();
+        (all.cores, all.moves) = inner.core_stats();
         all.channels.sort_by_key(|channel| (channel.session, channel.id));
         all
     }

@@ -105,6 +105,8 @@ pub struct EngineSettings {
     pub class: String,
     /// Who polls.
     pub poller: String,
+    /// Polling cores, if they poll.
+    pub polling_cores: u16,
     /// What idle does.
     pub idle: String,
     /// Bytes of one stream's window.
@@ -122,6 +124,7 @@ impl EngineSettings {
             congestion: config.congestion.to_string(),
             class: class.to_string(),
             poller: config.poller.to_string(),
+            polling_cores: config.polling_cores,
             idle: config.idle.to_string(),
             window: config.window,
         }
@@ -136,6 +139,7 @@ impl EngineSettings {
             policy: parse(&self.policy)?,
             congestion: parse(&self.congestion)?,
             poller: parse(&self.poller)?,
+            polling_cores: self.polling_cores,
             idle: parse(&self.idle)?,
             window: self.window,
             ..config.clone()

@@ -104,5 +104,9 @@ pub(super) fn to_stats(statistics: Statistics) -> Stats {
         failovers: statistics.failovers,
         replayed_bytes: statistics.replayed_bytes,
         failover_gaps: gaps.map(std::time::Duration::from_nanos).collect(),
+        // Who polls is the business of the engine's process.
+        groups: Vec::new(),
+        cores: Vec::new(),
+        moves: 0,
     }
 }

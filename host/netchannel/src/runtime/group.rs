@@ -10,7 +10,8 @@ use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
 use crate::runtime::now;
 use crate::runtime::owner::{HelperMode, OwnedEngine, Owner};
-use crate::shared::GroupShared;
+use crate::shared::{Counter, GroupShared};
+use crate::stats::GroupStats;
 
 /// No polling core: whoever waits drives.
 const INLINE: u32 = u32::MAX;
@@ -23,12 +24,20 @@ pub(crate) struct Group {
     event_fds: [RawFd; EVENT_FDS],
     /// The polling core that it belongs to, or [`INLINE`].
     core: AtomicU32,
+    /// Passes of polling cores that moved something.
+    pub(super) busy: Counter,
 }
 
 impl Group {
     pub(super) fn new(engine: Box<dyn Drive>, shared: Arc<GroupShared>) -> Self {
         let event_fds = engine.event_fds();
-        Self { owner: Owner::new(engine), shared, event_fds, core: AtomicU32::new(INLINE) }
+        Self {
+            owner: Owner::new(engine),
+            shared,
+            event_fds,
+            core: AtomicU32::new(INLINE),
+            busy: Counter::default(),
+        }
     }
 
     pub(crate) fn id(&self) -> GroupId {
@@ -90,6 +99,13 @@ impl Group {
         }
     }
 
+    /// Its polling core is gone: threads may wait for it that sleep until somebody wakes them, so
+    /// the helper drives until they do.
+    pub(super) fn leave_to_helper(&self) {
+        self.owner.set_helper_mode(HelperMode::Ticking);
+        self.shared.runtime.ask_helper();
+    }
+
     /// Runs `f` on the engine without telling the helper that somebody drives: for the helper
     /// itself, and for looking.
     pub(crate) fn with_engine_quietly<R>(&self, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
@@ -98,6 +114,19 @@ impl Group {
         engine.poll(now());
         self.release(engine);
         result
+    }
+
+    pub(crate) fn stats(&self) -> GroupStats {
+        let counters = &self.shared.counters;
+        GroupStats {
+            id: self.id().0,
+            class: self.shared.class,
+            core: self.core(),
+            streams: counters.streams.value(),
+            sessions: counters.sessions.value(),
+            polls: counters.polls.value(),
+            busy: self.busy.value(),
+        }
     }
 
     /// Makes a slab of receive windows for a session; a session's own account is the engine's

@@ -5,10 +5,10 @@
 //! - [`helper`]: the thread that is asleep unless something beside the data path is to be done.
 //! - [`links`]: control connections; [`link`]: one of them, one per session; [`parts`]: what the
 //!   engines have of a session; [`sockets`].
-//! - [`dedicated`]: the polling thread, if there is one.
+//! - [`cores`]: polling cores, if there are some.
 //! - [`reach`]: what streams ask of their engine. [`serving`]: what the attach server asks.
 
-mod dedicated;
+mod cores;
 pub(crate) mod group;
 mod helper;
 mod link;
@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,13 +44,14 @@ use crate::engine::{Drive, Engine};
 use crate::error::Error;
 use crate::listener::{Backlog, Listener};
 use crate::port::Port;
-use crate::runtime::dedicated::Driver;
+use crate::runtime::cores::Cores;
 use crate::runtime::group::Group;
 use crate::runtime::helper::HelperCommand;
 use crate::shared::{Command, GroupShared, SessionPart, SessionShared, Shared, lock};
 use crate::stats::Stats;
 use crate::stream::Stream;
 
+pub use cores::PollerReport;
 pub(crate) use helper::ConnectReply;
 pub(crate) use reach::Reach;
 pub(crate) use wait::{CellWait, Waitable, Waited, sleep};
@@ -75,8 +76,7 @@ pub(crate) struct RuntimeInner {
     slab_maker: Mutex<Box<dyn SlabMaker>>,
     device_events: Box<dyn DeviceEvents>,
     commands: Mutex<Vec<HelperCommand>>,
-    /// The polling thread, if there is one.
-    driver: Option<Driver>,
+    cores: Cores,
     next_port: AtomicU32,
     stop: AtomicBool,
 }
@@ -166,13 +166,7 @@ impl Runtime {
                 Ok(Group::new(Box::new(engine), shared))
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        let driver = match config.poller {
-            Poller::Inline => None,
-            Poller::Dedicated => {
-                groups.iter().for_each(|group| group.set_core(Some(0)));
-                Some(Driver::new()?)
-            }
-        };
+        let cores = Cores::new(groups.len(), config.idle)?;
         let inner = Arc::new(RuntimeInner {
             groups,
             shared,
@@ -182,16 +176,15 @@ impl Runtime {
             device_events: Box::new(context.clone()),
             slab_maker: Mutex::new(Box::new(context)),
             commands: Mutex::default(),
-            driver,
+            cores,
             next_port: AtomicU32::new(1),
             stop: AtomicBool::new(false),
         });
-        let mut threads = vec![helper::spawn(Arc::clone(&inner))?];
-        if inner.driver.is_some() {
-            threads.push(dedicated::spawn(Arc::clone(&inner))?);
-        }
+        let threads = vec![helper::spawn(Arc::clone(&inner))?];
         let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
         let keeper = Arc::new(Keeper { inner, id, threads: Mutex::new(threads) });
+        let inner = &keeper.inner;
+        inner.set_poller(inner.config.poller, inner.config.polling_cores.into())?;
         Ok(Self { reach: Reach::Here(keeper) })
     }
 
@@ -218,7 +211,7 @@ impl Runtime {
         AttachServer::start(Arc::clone(self.keeper("serve applications")?), path.as_ref())
     }
 
-    fn keeper(&self, what: &str) -> Result<&Arc<Keeper>, Error> {
+    pub(crate) fn keeper(&self, what: &str) -> Result<&Arc<Keeper>, Error> {
         match &self.reach {
             Reach::Here(keeper) => Ok(keeper),
             Reach::There(_) => Err(Error::Config {
@@ -257,6 +250,33 @@ impl Runtime {
             Reach::Here(keeper) => &keeper.inner.config,
             Reach::There(attachment) => attachment.config(),
         }
+    }
+
+    /// Changes who polls while streams go on: applications' threads, or `cores` polling cores. What
+    /// cannot be had is less, with the reason in the answer.
+    ///
+    /// # Errors
+    /// [`Error::System`] if threads cannot be started, [`Error::Closed`] after the end,
+    /// [`Error::Config`] if the engine is another process's.
+    pub fn set_poller(&self, poller: Poller, cores: usize) -> Result<PollerReport, Error> {
+        self.keeper("say who polls")?.inner.set_poller(poller, cores)
+    }
+
+    /// Who polls now, and why.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the engine is another process's.
+    pub fn poller(&self) -> Result<PollerReport, Error> {
+        Ok(self.keeper("know who polls")?.inner.cores.report())
+    }
+
+    /// Moves a Channel group ([`Stats::groups`]) to another polling core while streams go on. Groups
+    /// also move by themselves, by load.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no such group or core, or the engine is another process's.
+    pub fn move_group(&self, group: u8, core: usize) -> Result<(), Error> {
+        self.keeper("move groups")?.inner.move_group(group, core)
     }
 
     /// Takes streams that peers open to `address`; port 0 chooses a free one.
@@ -375,7 +395,7 @@ impl Keeper {
         }
         self.inner.stop.store(true, Ordering::Release);
         self.inner.shared.ask_helper();
-        self.inner.wake_drivers();
+        self.inner.cores.stop();
         for server in lock(&self.inner.shared.servers).iter() {
             if let Err(error) = server.notify() {
                 tracing::warn!(%error, "cannot wake the attach server");
@@ -477,8 +497,7 @@ impl RuntimeInner {
     /// Sees to it that the inbox is emptied soon.
     fn nudge(&self, group: &Group) {
         while group.shared.inbox.has_any() {
-            if !group.is_inline() {
-                self.wake_driver(group);
+            if self.wake_driver(group) {
                 return;
             }
             let mut engine = group.owner.own();
@@ -487,17 +506,19 @@ impl RuntimeInner {
         }
     }
 
-    /// Wakes the polling thread of a group if it sleeps. Call after queueing work.
-    pub(crate) fn wake_driver(&self, group: &Group) {
-        if group.core().is_some()
-            && let Some(driver) = &self.driver
-        {
-            driver.wake();
-        }
+    /// Wakes the polling core of a group if it sleeps; false if the group has none. Call after
+    /// queueing work.
+    pub(crate) fn wake_driver(&self, group: &Group) -> bool {
+        fence(Ordering::SeqCst);
+        let core = group.core();
+        core.into_iter().for_each(|core| self.cores.wake(core));
+        core.is_some()
     }
 
     fn wake_drivers(&self) {
-        self.groups.iter().for_each(|group| self.wake_driver(group));
+        for group in &self.groups {
+            self.wake_driver(group);
+        }
     }
 
     /// Drives until no stream is left that its application let go; returns how many are.
@@ -510,7 +531,7 @@ impl RuntimeInner {
             if left == 0 || now() >= deadline {
                 return left;
             }
-            if self.config.idle == Idle::Sleep || self.config.poller == Poller::Dedicated {
+            if self.config.idle == Idle::Sleep || self.cores.count() > 0 {
                 std::thread::sleep(Duration::from_micros(100));
             }
         }

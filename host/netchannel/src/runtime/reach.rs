@@ -177,10 +177,9 @@ impl Keeper {
             // Full: somebody has to take what is in it.
             self.inner.with_engine(group, |_| ());
         }
-        match group.is_inline() {
+        if !self.inner.wake_driver(group) {
             // Whoever drives takes it in its next pass; if this one was its last, it is ours.
-            true => self.inner.with_engine(group, |_| ()),
-            false => self.inner.wake_driver(group),
+            self.inner.with_engine(group, |_| ());
         }
         Ok(())
     }
