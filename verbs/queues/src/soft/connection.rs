@@ -205,7 +205,9 @@ impl Shared {
     /// For `needs_poll`; called at the end of whatever changes the core.
     pub(super) fn publish_hints(&self, core: &mut Core) {
         let kept = [core.send.completions.len(), core.receive.completions.len()];
-        self.keep(core, kept);
+        if kept != core.kept {
+            self.keep(core, kept);
+        }
         let busy = core.send.is_busy() || !core.receive.completions.is_empty() || core.fencing;
         self.busy.store(busy, Ordering::Relaxed);
         let delayed = core.receive.is_delayed() || core.send.is_delayed();
@@ -217,7 +219,7 @@ impl Shared {
 
 impl Shared {
     /// Tells the completion queues how many completions are kept for them (sends, receives).
-    #[inline]
+    #[cold]
     pub(super) fn keep(&self, core: &mut Core, now: [usize; 2]) {
         let before = std::mem::replace(&mut core.kept, now);
         self.send_queue.keep(&self.device, before[0], now[0]);

@@ -130,13 +130,16 @@ impl Shared {
     /// For `needs_poll`; called at the end of whatever changes the core.
     fn publish_hints(&self, core: &mut Core) {
         let kept = [core.send.completed(), core.receive.receives.completed()];
-        self.keep(core, kept);
+        if kept != core.kept {
+            self.keep(core, kept);
+        }
         let alive = core.state == QueuePairState::ReadyToSend || kept != [0; 2];
         self.alive.store(alive, Ordering::Relaxed);
         let delayed = core.receive.is_delayed() || core.send.is_delayed();
         self.delayed.store(delayed, Ordering::Relaxed);
     }
 
+    #[cold]
     fn keep(&self, core: &mut Core, now: [usize; 2]) {
         let before = std::mem::replace(&mut core.kept, now);
         self.send_queue.keep(&self.device, before[0], now[0]);
