@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 use netchannel_units::StreamOffset;
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::NoRoom;
 use crate::frame::{Frame, MessageHeader, StreamId};
@@ -163,10 +163,15 @@ impl MessageDraft {
     /// # Panics
     /// If the buffer is not the one that took the frames but a shorter one, or has no room for
     /// even a header.
+    #[inline]
     pub fn finish(&mut self, buffer: &mut [u8], header: &MessageHeader) -> usize {
         let Self { len, frames } = core::mem::take(self);
         assert!(buffer.len() >= len, "a message of {len} bytes in a buffer of {}", buffer.len());
-        let layout = layout::Header {
+        let Ok((place, _)) = layout::Header::mut_from_prefix(buffer) else {
+            unreachable!("a message is never shorter than its header");
+        };
+        // Field by field into its place: a copy of it all would wait for the fields' stores.
+        *place = layout::Header {
             version: MessageHeader::VERSION,
             flags: 0,
             frames: frames.into(),
@@ -174,7 +179,6 @@ impl MessageDraft {
             acknowledged: header.acknowledged.into(),
             credit: header.credit.into(),
         };
-        buffer[..MessageHeader::LEN].copy_from_slice(layout.as_bytes());
         len
     }
 
