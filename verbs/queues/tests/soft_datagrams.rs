@@ -314,6 +314,7 @@ fn what_does_not_arrive_is_counted() {
         peer: DatagramEndpoint { queue_key: KEY + 1, ..to_b.peer },
     };
     a.send(&wrong, 3, 99).unwrap();
+    until("the answer", || a.statistics().unreachable == 1);
     assert!(b.poll().is_empty());
     let counted = soft::DatagramStatistics {
         no_receive: 1,
@@ -330,13 +331,13 @@ fn what_does_not_arrive_is_counted() {
         Way { peer: DatagramEndpoint { number: to_b.peer.number ^ 1, ..to_b.peer }, ..wrong };
     a.poll();
     a.send(&nobody, 5, 100).unwrap();
-    until("the answer", || a.statistics().unreachable == 1);
+    until("the answer", || a.statistics().unreachable == 2);
     // A GID of nobody: the device is not there.
     let gid = [0xfd; 16];
     let handle = nic.create_address_handle(&AddressVector::new(gid)).unwrap();
     let nowhere = Way { handle, peer: DatagramEndpoint { gid, ..to_b.peer } };
     a.send(&nowhere, 6, 100).unwrap();
-    until("the answer", || a.statistics().unreachable == 2);
+    until("the answer", || a.statistics().unreachable == 3);
 }
 
 #[test]

@@ -71,13 +71,13 @@ impl Neighbours {
         question: Question,
         watch: impl Fn(BorrowedFd<'_>, u64) -> bool,
     ) {
-        let gid = question.key.0;
+        let Key { gid, number, queue_key } = question.key;
         let id = self.ids.get(&gid).copied().or_else(|| self.connect(gid, watch));
         let Some(neighbour) = id.and_then(|id| self.by_id.get_mut(&id)) else {
             return answer(device, &question, None);
         };
         neighbour.sequence = neighbour.sequence.wrapping_add(1);
-        let request = Request::Datagrams { number: question.key.1, source: question.source };
+        let request = Request::Datagrams { number, source: question.source, queue_key };
         let bytes = request.encode(neighbour.sequence);
         let sent =
             passing::send_with_fds_within(neighbour.socket.as_fd(), &bytes, &[], Duration::ZERO);

@@ -58,9 +58,9 @@ pub(super) enum Request {
     /// Here is the ring that you shall send to me on, and what wakes my queues (descriptors: ring,
     /// arm word and eventfd of the receive queue, the same of the send queue).
     Attach { number: u32, token: Token },
-    /// A ring for the datagrams of my queue pair `source` to yours, and what wakes its receive queue,
-    /// please (descriptors in the answer: ring, arm word and eventfd).
-    Datagrams { number: u32, source: u32 },
+    /// A ring for the datagrams of my queue pair `source` to yours, whose queue key I know, and what
+    /// wakes its receive queue, please (descriptors in the answer: ring, arm word and eventfd).
+    Datagrams { number: u32, source: u32, queue_key: u32 },
     /// The memory behind this key, please; I am connected to that queue pair.
     Map { number: u32, token: Token, key: u32 },
 }
@@ -82,10 +82,11 @@ impl Request {
                 bytes.extend(token);
                 bytes.extend(key.to_ne_bytes());
             }
-            Self::Datagrams { number, source } => {
+            Self::Datagrams { number, source, queue_key } => {
                 bytes.push(3);
                 bytes.extend(number.to_ne_bytes());
                 bytes.extend(source.to_ne_bytes());
+                bytes.extend(queue_key.to_ne_bytes());
             }
         }
         bytes
@@ -102,7 +103,11 @@ impl Request {
             0 => Self::Hello,
             1 => Self::Attach { number: input.u32()?, token: input.take()? },
             2 => Self::Map { number: input.u32()?, token: input.take()?, key: input.u32()? },
-            3 => Self::Datagrams { number: input.u32()?, source: input.u32()? },
+            3 => Self::Datagrams {
+                number: input.u32()?,
+                source: input.u32()?,
+                queue_key: input.u32()?,
+            },
             _ => return None,
         };
         input.0.is_empty().then_some((sequence, request))
@@ -174,7 +179,7 @@ mod tests {
             Request::Hello,
             Request::Attach { number: 5, token },
             Request::Map { number: 5, token, key: 9 },
-            Request::Datagrams { number: 5, source: 6 },
+            Request::Datagrams { number: 5, source: 6, queue_key: 7 },
         ] {
             assert_eq!(Request::decode(&request.encode(3)), Some((3, request)));
         }

@@ -284,9 +284,9 @@ impl Worker {
                 });
                 send(if attached { &granted } else { &refused }, &[])
             }
-            Request::Datagrams { number, source } => {
+            Request::Datagrams { number, source, queue_key } => {
                 let queue_pair = self.device.datagrams(number);
-                match queue_pair.and_then(|pair| pair.admit(source, &connection.up)) {
+                match queue_pair.and_then(|pair| pair.admit(source, queue_key, &connection.up)) {
                     Some(fds) => send(&granted, &fds.each_ref().map(|fd| fd.as_fd())),
                     None => send(&refused, &[]),
                 }

@@ -22,8 +22,13 @@ use crate::soft::send_queue::copied;
 use crate::soft::wire_ring::{IN_SLOT, Kind, Ring, Rubbish, Sender, Slot, flag};
 use crate::work::{LocalSlice, MAX_SLICES};
 
-/// GID and queue pair number.
-pub(in crate::soft) type Key = ([u8; 16], u32);
+/// A receiver. One that was asked with a wrong queue key gives no ring, so the key is a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::soft) struct Key {
+    pub(in crate::soft) gid: [u8; 16],
+    pub(in crate::soft) number: u32,
+    pub(in crate::soft) queue_key: u32,
+}
 
 /// Rings that one queue pair sends on, at most; the one that was used longest ago makes room.
 const MAX_DESTINATIONS: usize = 1024;

@@ -1,14 +1,15 @@
 //! Queue pairs for datagrams: many senders, many receivers, nothing reliable.
 //!
 //! ```text
-//! Init --activate--> ReadyToSend --fail, a request with a wrong key--> Error
+//! Init --activate--> ReadyToSend --fail, a request with a wrong local key--> Error
 //! ```
 //!
 //! Each (sending, receiving) pair of queue pairs has a wire ring of its own, so that each ring keeps
 //! one producer and one consumer: a sender killed at any instruction leaves at worst an unpublished
-//! slot. The receiver makes the ring, on first use (`neighbours`); it has at most
-//! [`MAX_SENDERS`](receive::MAX_SENDERS) of them, each of 300 KiB, whose pages appear as they are used. A message in the ring is what the
-//! receive gets, byte for byte: the GRH, then the payload.
+//! slot. The receiver makes the ring, on first use (`neighbours`), for senders that know its queue
+//! key; it has at most [`MAX_SENDERS`](receive::MAX_SENDERS) of them, each of 300 KiB, whose pages
+//! appear as they are used. A message in the ring is what the receive gets, byte for byte: the GRH,
+//! then the payload.
 //!
 //! - `pair`: the handle; `address_handle`: the ways to ports.
 //! - `send`: executes requests; `destinations`: the rings to the receivers, and what waits for them.
@@ -54,9 +55,10 @@ const GRH: u32 = Grh::LEN as u32;
 pub struct DatagramStatistics {
     /// Sent, and dropped because the receiver's ring (or what waits for one) was full.
     pub ring_full: u64,
-    /// Sent, and dropped because there is no such device or queue pair.
+    /// Sent, and dropped because there is no such device or queue pair, or its queue key is another.
     pub unreachable: u64,
-    /// Arrived with a wrong queue key.
+    /// Arrived, or asked for a ring, with a wrong queue key. (Who is refused a ring asks again after a
+    /// millisecond at the earliest.)
     pub wrong_key: u64,
     /// Arrived when no receive was posted.
     pub no_receive: u64,
@@ -147,8 +149,17 @@ impl Shared {
     }
 
     /// Makes a ring for the queue pair `source` of another device, whose connection is up as long as
-    /// `connected`: ring, arm word and eventfd for it. Called by the service thread.
-    pub(super) fn admit(&self, source: u32, connected: &Arc<AtomicBool>) -> Option<[OwnedFd; 3]> {
+    /// `connected`: ring, arm word and eventfd for it. Nothing for those who do not know the queue key.
+    /// Called by the service thread.
+    pub(super) fn admit(
+        &self,
+        source: u32,
+        queue_key: u32,
+        connected: &Arc<AtomicBool>,
+    ) -> Option<[OwnedFd; 3]> {
+        if !self.accepts(queue_key) {
+            return None;
+        }
         let ring = Ring::create().ok()?;
         let alarm = &self.receive_queue.alarm;
         let fds = [ring.fd(), alarm.word_fd(), alarm.fd()].map(|fd| fd.try_clone_to_owned().ok());
@@ -164,6 +175,16 @@ impl Shared {
         // Unmapped here, not under the lock.
         drop(displaced);
         Some([ring_fd, word, wake])
+    }
+
+    fn accepts(&self, queue_key: u32) -> bool {
+        let mut core = self.core.lock();
+        if core.state != QueuePairState::ReadyToSend {
+            return false;
+        }
+        let is_right = core.queue_key == queue_key;
+        core.statistics.wrong_key += u64::from(!is_right);
+        is_right
     }
 
     /// The receiver `key` was asked for a ring: here it is, or there is none. Called by the service

@@ -152,7 +152,8 @@ impl SendSide {
             self.halted = true;
             leaving.status = status;
         } else if let Some(packet) = self.travel(qp, request, local, target, &mut leaving) {
-            let key = (target.vector.gid, target.number);
+            let Target { number, queue_key, .. } = *target;
+            let key = Key { gid: target.vector.gid, number, queue_key };
             // SAFETY: registered or inline slices that the poster gave away, or bytes of our own.
             unsafe { self.destinations.send(qp, &key, &packet, slices, statistics) };
         }
