@@ -2,32 +2,11 @@
 
 mod common;
 
-use std::path::PathBuf;
 use std::thread;
 
+use common::place::Place;
 use common::{ANY_PORT, LIMIT, config, connect, receive, send, start, within};
 use netchannel::{AttachServer, Config, Idle, Listener, Poller, Runtime};
-
-/// A directory of its own, gone when it is dropped.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("nc-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        Self(directory)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("engine")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// An engine that serves, and a runtime that is attached to it.
 struct Attached {
@@ -38,8 +17,8 @@ struct Attached {
 }
 
 impl Attached {
-    fn new(name: &str, engine: Config, application: Config) -> Self {
-        let place = Place::new(name);
+    fn new(engine: Config, application: Config) -> Self {
+        let place = Place::new();
         let engine = start(engine);
         let server = engine.serve(place.socket()).unwrap();
         let application = Runtime::attach(server.path(), application).unwrap();
@@ -72,11 +51,8 @@ fn streams_are_the_same_with_every_driver() {
             (Poller::Inline, Idle::Sleep),
             (Poller::Dedicated, Idle::Spin),
         ] {
-            let attached = Attached::new(
-                "drivers",
-                Config { poller, idle, ..config() },
-                Config { idle, ..config() },
-            );
+            let attached =
+                Attached::new(Config { poller, idle, ..config() }, Config { idle, ..config() });
             let peer = start(config());
             // The application connects, then the peer does.
             let listener = peer.listen(ANY_PORT.into()).unwrap();

@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::holdings::Holdings;
 use common::{ANY_PORT, LIMIT, Random, config, receive, send, start, within};
 use netchannel::{Config, Idle, Listener, Poller, Runtime, StreamOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -117,45 +118,13 @@ fn bytes_cross_between_processes() {
     });
 }
 
-/// What a process holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Holdings {
-    descriptors: usize,
-    mappings: usize,
-    threads: usize,
-}
-
-fn holdings() -> Holdings {
-    let entries = |path| std::fs::read_dir(path).unwrap().count();
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    Holdings {
-        descriptors: entries("/proc/self/fd"),
-        mappings: maps.lines().filter(|line| line.contains("memfd:")).count(),
-        threads: entries("/proc/self/task"),
-    }
-}
-
-/// The shared memory that is mapped, for who looks for a leak.
-fn memory_names() -> String {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let names = maps.lines().filter_map(|line| line.split("memfd:").nth(1));
-    names.collect::<Vec<_>>().join(", ")
-}
-
 /// What this process holds once that stands still.
 fn settled(listener: &Listener) -> Holdings {
-    let end = Instant::now() + NOTICED;
-    let (mut last, mut same) = (holdings(), 0);
-    while same < 5 && Instant::now() < end {
-        // Who goes to sleep tidies up: what threads held that are gone goes, too. Where nobody
-        // does, the helper thread takes over soon.
-        thread::sleep(Duration::from_millis(5));
+    // Who goes to sleep tidies up: what threads held that are gone goes, too. Where nobody does,
+    // the helper thread takes over soon.
+    Holdings::settled(NOTICED, || {
         assert!(listener.accept_timeout(Duration::from_millis(20)).unwrap().is_none());
-        let now = holdings();
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
-    }
-    last
+    })
 }
 
 /// A peer floods us, and we it, until it meets its fate. Returns how long it took until both of
@@ -210,7 +179,7 @@ fn deaths(poller: Poller, idle: Idle, rounds: usize, fate: Signal) {
     let runtime = start(Config { poller, idle, ..config() });
     let listener = runtime.listen(ANY_PORT.into()).unwrap();
     let mut times = Vec::new();
-    let mut before = holdings();
+    let mut before = Holdings::now();
     let warm_up = (rounds / 2).min(5);
     for round in 0..warm_up + rounds {
         if round == warm_up {
@@ -226,15 +195,7 @@ fn deaths(poller: Poller, idle: Idle, rounds: usize, fate: Signal) {
         "{rounds} x {fate:?}, {poller} {idle}: known after {median:?} (median), {most:?} (most)"
     );
     println!("before: {before:?}; after: {after:?}; took {:?}", start_of_test.elapsed());
-    if after > before {
-        println!("{}", memory_names());
-    }
-    assert!(
-        after.descriptors <= before.descriptors
-            && after.mappings <= before.mappings
-            && after.threads <= before.threads,
-        "leaked: {before:?} before, {after:?} after"
-    );
+    after.assert_no_more_than(&before);
 }
 
 /// One test, because it counts what the process holds.

@@ -1,6 +1,8 @@
 //! What the tests of the library share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod holdings;
+pub(crate) mod place;
 pub(crate) mod transfers;
 
 use std::io::{self, Read, Write};
