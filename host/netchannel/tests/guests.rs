@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::holdings::Holdings;
 use common::place::Place;
 use common::{ANY_PORT, LIMIT, Random, config, fill, receive, start, within};
-use netchannel::{Config, Idle, Listener, Poller, Runtime, Stream, StreamOptions};
+use netchannel::{Config, Idle, Poller, Runtime, Stream, StreamOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// What an application is to do: task, socket of the engine, address of the peer.
@@ -25,12 +25,16 @@ const DEATHS: usize = 50;
 /// For everything that takes a moment; test machines may stand still for a while.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Does nothing in the test itself. In an application's process it is what runs.
+/// Does nothing in the test itself. In another process it is what runs.
 #[test]
 fn guest() {
     let Ok(task) = std::env::var(GUEST) else { return };
     let words: Vec<&str> = task.split(' ').collect();
-    let [task, socket, address] = words[..] else { panic!("{task}") };
+    let (task, socket, address) = match words[..] {
+        ["peer"] => return peer(),
+        [task, socket, address] => (task, socket, address),
+        _ => panic!("{task}"),
+    };
     let runtime = Runtime::attach(socket, config()).unwrap();
     let address: SocketAddr = address.parse().unwrap();
     let stream = runtime.connect(address, &StreamOptions::default()).unwrap();
@@ -39,6 +43,33 @@ fn guest() {
         "steady" => steady(stream, runtime),
         "patient" => patient(stream),
         other => panic!("unknown task {other}"),
+    }
+}
+
+/// The other host: floods whoever floods it, and checks what the steady application sends.
+fn peer() {
+    let runtime = start(config());
+    let floods = runtime.listen(ANY_PORT.into()).unwrap();
+    let steady = runtime.listen(ANY_PORT.into()).unwrap();
+    println!("listening {} {}", floods.local_addr(), steady.local_addr());
+    thread::spawn(move || {
+        let mut stream = steady.accept().unwrap();
+        println!("checked {}", receive(&mut stream, 5, 1 << 18).unwrap());
+    });
+    loop {
+        let (mut tx, mut rx) = floods.accept().unwrap().split();
+        println!("up");
+        let reader = thread::spawn(move || io::copy(&mut rx, &mut io::sink()).unwrap_err());
+        let writer = thread::spawn(move || {
+            let bytes = vec![9; 100_000];
+            loop {
+                if let Err(error) = tx.write_all(&bytes) {
+                    return error;
+                }
+            }
+        });
+        let (read, write) = (reader.join().unwrap(), writer.join().unwrap());
+        println!("down {:?} {:?}", read.kind(), write.kind());
     }
 }
 
@@ -81,22 +112,34 @@ fn patient(mut stream: Stream) {
     println!("error {:?} {error}", error.kind());
 }
 
+/// A process with a task.
 struct Guest {
     process: Child,
     stdin: Option<ChildStdin>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Guest {
-    fn start(task: &str, socket: &Path, peer: SocketAddr) -> Self {
+    fn start(task: &str, socket: &Path, peer: &str) -> Self {
+        Self::with_task(&format!("{task} {} {peer}", socket.display()))
+    }
+
+    fn with_task(task: &str) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["guest", "--exact", "--nocapture"])
-            .env(GUEST, format!("{task} {} {peer}", socket.display()))
+            .env(GUEST, task)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let stdin = process.stdin.take();
-        Self { process, stdin }
+        let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { process, stdin, lines }
     }
 
     fn kill(&mut self) {
@@ -104,13 +147,18 @@ impl Guest {
         self.process.wait().unwrap();
     }
 
-    /// What it says behind `word`.
-    fn say(&mut self, word: &str) -> String {
-        let lines = BufReader::new(self.process.stdout.as_mut().unwrap()).lines();
-        let found = lines
-            .map(Result::unwrap)
-            .find_map(|line| line.split_once(word).map(|(_, rest)| rest.trim().to_owned()));
-        found.unwrap_or_else(|| panic!("the application did not say `{word}`"))
+    /// What it says next behind `word`.
+    fn says(&mut self, word: &str) -> String {
+        let end = Instant::now() + SOON;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            let line = line.unwrap_or_else(|_| panic!("the process did not say `{word}`"));
+            // The test harness may have begun the line.
+            if let Some((_, rest)) = line.split_once(word) {
+                return rest.trim().to_owned();
+            }
+        }
     }
 }
 
@@ -122,69 +170,47 @@ impl Drop for Guest {
 }
 
 /// One application comes, floods and is flooded, and is killed at some point.
-fn come_and_die(socket: &Path, listener: &Listener, random: &mut Random) {
-    let mut guest = Guest::start("flood", socket, listener.local_addr());
-    let stream = listener.accept_timeout(SOON).unwrap().expect("the application connects");
-    let (mut tx, mut rx) = stream.split();
-    let reader = thread::spawn(move || io::copy(&mut rx, &mut io::sink()));
-    let writer = thread::spawn(move || {
-        let bytes = vec![9; 100_000];
-        loop {
-            if let Err(error) = tx.write_all(&bytes) {
-                return error;
-            }
-        }
-    });
+fn come_and_die(socket: &Path, peer: &mut Guest, address: &str, random: &mut Random) {
+    let mut guest = Guest::start("flood", socket, address);
+    peer.says("up");
     thread::sleep(Duration::from_micros(random.below(20_000)));
     guest.kill();
     // The peer learns it by the stream alone: its session with the engine lives on.
-    let error = reader.join().unwrap().unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
-    let error = writer.join().unwrap();
-    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
+    assert_eq!(peer.says("down "), "ConnectionReset BrokenPipe");
 }
 
 fn deaths(poller: Poller) {
     let place = Place::new();
     let engine = start(Config { poller, idle: Idle::Sleep, ..config() });
     let server = engine.serve(place.socket()).unwrap();
-    let peer = start(config());
-    let listener = peer.listen(ANY_PORT.into()).unwrap();
-    let steady_listener = peer.listen(ANY_PORT.into()).unwrap();
-    let mut steady = Guest::start("steady", server.path(), steady_listener.local_addr());
-    let mut stream =
-        steady_listener.accept_timeout(SOON).unwrap().expect("the steady one connects");
-    let checked = thread::spawn(move || receive(&mut stream, 5, 1 << 18));
-
-    let alone = || {
+    let mut peer = Guest::with_task("peer");
+    let addresses = peer.says("listening ");
+    let (floods, steadies) = addresses.split_once(' ').unwrap();
+    let mut steady = Guest::start("steady", server.path(), steadies);
+    let settled = || {
         let end = Instant::now() + SOON;
-        while engine.stats().streams > 1 || peer.stats().streams > 1 {
+        while engine.stats().streams > 1 {
             assert!(Instant::now() < end, "streams of the dead are not forgotten");
             thread::sleep(Duration::from_millis(1));
         }
-    };
-    let settled = || {
-        alone();
-        Holdings::settled(SOON, || {
-            assert!(listener.accept_timeout(Duration::from_millis(20)).unwrap().is_none());
-        })
+        Holdings::settled(SOON, || thread::sleep(Duration::from_millis(20)))
     };
     let mut random = Random(3);
     // What is made once stays: threads' ports, slabs of the sessions.
     for _ in 0..5 {
-        come_and_die(server.path(), &listener, &mut random);
+        come_and_die(server.path(), &mut peer, floods, &mut random);
     }
     let before = settled();
     for _ in 0..DEATHS {
-        come_and_die(server.path(), &listener, &mut random);
+        come_and_die(server.path(), &mut peer, floods, &mut random);
     }
     let after = settled();
     println!("{poller}: before: {before:?}; after: {after:?}");
 
     drop(steady.stdin.take());
-    let total: u64 = steady.say("total ").parse().unwrap();
-    assert_eq!(checked.join().unwrap().unwrap(), total, "the other application lost something");
-    assert!(total > 0 && steady.process.wait().unwrap().success());
+    let total = steady.says("total ");
+    assert_eq!(peer.says("checked "), total, "the other application lost something");
+    assert!(total != "0" && steady.process.wait().unwrap().success());
     after.assert_no_more_than(&before);
 }
 

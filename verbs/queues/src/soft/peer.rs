@@ -41,12 +41,8 @@ struct Conversation {
     sequence: Mutex<u32>,
 }
 
-#[derive(Debug, Default)]
-struct Regions {
-    mapped: HashMap<u32, Arc<RemoteRegion>>,
-    /// Void regions are looked for when there are so many.
-    sweep_at: usize,
-}
+/// By key.
+type Regions = HashMap<u32, Arc<RemoteRegion>>;
 
 /// A region of a peer, mapped here.
 #[derive(Debug)]
@@ -58,9 +54,6 @@ pub(super) struct RemoteRegion {
     access: Access,
 }
 
-/// Sweeping is cheap from this number of regions on.
-const FIRST_SWEEP: usize = 64;
-
 impl Peer {
     /// Connects to the device with this abstract socket name.
     pub(super) fn connect(name: &[u8]) -> Result<Self, Error> {
@@ -71,8 +64,7 @@ impl Peer {
         let keys = SharedMemory::from_fd(keys, KEY_TABLE_BYTES)
             .and_then(|memory| memory.map_read_only())
             .map_err(|error| unreachable(&error.to_string()))?;
-        let regions = Regions { mapped: HashMap::new(), sweep_at: FIRST_SWEEP };
-        let (regions, dead) = (Mutex::new(regions), AtomicBool::new(false));
+        let (regions, dead) = (Mutex::default(), AtomicBool::new(false));
         Ok(Self { conversation, keys, regions, dead })
     }
 
@@ -114,7 +106,7 @@ impl Peer {
         key: u32,
     ) -> Result<Arc<RemoteRegion>, Status> {
         let stamp = self.stamp(key).ok_or(Status::RemoteAccess)?;
-        if let Some(region) = self.regions().mapped.get(&key)
+        if let Some(region) = self.regions().get(&key)
             && region.stamp == stamp
         {
             return Ok(region.clone());
@@ -134,17 +126,15 @@ impl Peer {
             return Err(Status::RemoteAccess);
         }
         let mut regions = self.regions();
-        if regions.mapped.len() >= regions.sweep_at {
-            regions.mapped.retain(|key, region| self.stamp(*key) == Some(region.stamp));
-            regions.sweep_at = (regions.mapped.len() * 2).max(FIRST_SWEEP);
-        }
-        regions.mapped.insert(key, region.clone());
+        // A void region keeps its memory until nobody has it mapped, so it goes at the next chance.
+        regions.retain(|key, region| self.stamp(*key) == Some(region.stamp));
+        regions.insert(key, region.clone());
         Ok(region)
     }
 
     /// Forgets a region whose key is void.
     pub(super) fn forget(&self, key: u32) {
-        self.regions().mapped.remove(&key);
+        self.regions().remove(&key);
     }
 
     fn regions(&self) -> MutexGuard<'_, Regions> {
@@ -203,6 +193,11 @@ impl RemoteRegion {
         // Bounds are those of what is really mapped.
         let len = memory.len() as u64;
         Ok(Self { stamp, mapping, base: reply.base, len, access })
+    }
+
+    /// Its key: the lower half of the stamp.
+    pub(super) fn key(&self) -> u32 {
+        self.stamp as u32
     }
 
     /// Where the peer's `len` bytes at `address` are mapped here, if the region allows `right` there.

@@ -52,10 +52,16 @@ impl RegionCache {
             *entry = None;
             return Err(Status::RemoteAccess);
         };
-        let region = match entry {
-            Some(region) if region.stamp == stamp => region,
-            _ => entry.insert(peer.region(qp.peer_number(), qp.peer_token(), key)?),
-        };
+        if entry.as_ref().is_none_or(|region| region.stamp != stamp) {
+            let region = peer.region(qp.peer_number(), qp.peer_token(), key)?;
+            // Rare, so a good time to let go of what is void.
+            for entry in self.entries.iter_mut() {
+                entry.take_if(|region| peer.stamp(region.key()) != Some(region.stamp));
+            }
+            self.entries[index_of(key) % ENTRIES] = Some(region);
+        }
+        let entry = &self.entries[index_of(key) % ENTRIES];
+        let region = entry.as_ref().ok_or(Status::RemoteAccess)?;
         region.locate(address, len, right).ok_or(Status::RemoteAccess)
     }
 
