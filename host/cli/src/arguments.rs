@@ -1,7 +1,7 @@
 //! What may be written on the command line.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -23,7 +23,8 @@ Examples:
   netchannel send backup.tar 192.0.2.7:4792               on the other
   tar c src | netchannel send - '[2001:db8::7]:4792'
   netchannel perf bw --local --vs tcp
-  netchannel perf lat 192.0.2.7 --size 64 --json";
+  netchannel perf lat 192.0.2.7 --size 64 --json
+  netchannel engine --attach /run/user/1000/netchannel";
 
 fn after_help() -> String {
     format!("{EXAMPLES}\n\n{}", exit::TABLE)
@@ -60,11 +61,50 @@ pub(crate) enum Command {
     Recv(RecvArgs),
     /// Send one file
     Send(SendArgs),
+    /// Run an engine for the applications of other processes
+    Engine(ServeArgs),
     /// Measure bandwidth or latency
     Perf(PerfArgs),
     /// One process of a measurement (started by `perf` and `demo`)
     #[command(hide = true)]
     Child { task: String },
+}
+
+/// Where the engine runs.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct AttachArgs {
+    /// Use the engine of another process, which `netchannel engine --attach PATH` runs; all
+    /// settings but --idle are that one's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) attach: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  netchannel engine --attach /run/user/1000/netchannel       in one terminal, then
+  netchannel recv --attach /run/user/1000/netchannel --listen 0.0.0.0:4792 -o log
+  netchannel send --attach /run/user/1000/netchannel backup.tar 192.0.2.7:4792
+  netchannel perf lat --attach /run/user/1000/netchannel --local
+
+Applications of this user (and of root) may attach; each has memory of its own. An application that
+ends, however that happens, leaves the others undisturbed. The engine runs until it is interrupted.")]
+pub(crate) struct ServeArgs {
+    /// Socket where applications find the engine; it is made, and removed at the end
+    #[arg(long, value_name = "PATH")]
+    pub(crate) attach: PathBuf,
+
+    /// Say on standard output, as a JSON line, when applications may come
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// End with the process that started this one
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 #[derive(Debug, Args)]
@@ -121,7 +161,7 @@ pub(crate) struct EngineArgs {
     pub(crate) congestion: Option<Controller>,
 
     /// Who polls: inline (the application's threads) or dedicated (polling cores)
-    /// [default: inline]
+    /// [default: dedicated for engine, else inline]
     #[arg(long)]
     pub(crate) poller: Option<Poller>,
 
@@ -182,6 +222,9 @@ pub(crate) struct RecvArgs {
     pub(crate) with_parent: bool,
 
     #[command(flatten)]
+    pub(crate) attach: AttachArgs,
+
+    #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }
 
@@ -208,6 +251,9 @@ pub(crate) struct SendArgs {
     /// End with the process that started this one
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
+
+    #[command(flatten)]
+    pub(crate) attach: AttachArgs,
 
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -412,6 +458,9 @@ pub(crate) struct MeasureArgs {
     pub(crate) bind: IpAddr,
 
     #[command(flatten)]
+    pub(crate) attach: AttachArgs,
+
+    #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }
 
@@ -428,12 +477,36 @@ impl Command {
             Self::Demo(demo) => Some(&demo.engine),
             Self::Recv(recv) => Some(&recv.engine),
             Self::Send(send) => Some(&send.engine),
+            Self::Engine(serve) => Some(&serve.engine),
             Self::Perf(perf) => match &perf.tool {
                 PerfTool::Bw(measure) | PerfTool::Lat(measure) => Some(&measure.engine),
                 PerfTool::Isolation(isolation) => Some(&isolation.engine),
                 PerfTool::Limits(_) => None,
             },
             Self::Devices(_) | Self::Child { .. } => None,
+        }
+    }
+
+    /// The engine's process, if it is another.
+    pub(crate) fn attach(&self) -> Option<&Path> {
+        let attach = match self {
+            Self::Recv(recv) => &recv.attach,
+            Self::Send(send) => &send.attach,
+            Self::Perf(perf) => match &perf.tool {
+                PerfTool::Bw(measure) | PerfTool::Lat(measure) => &measure.attach,
+                PerfTool::Isolation(_) | PerfTool::Limits(_) => return None,
+            },
+            Self::Engine(_) | Self::Demo(_) | Self::Devices(_) | Self::Child { .. } => return None,
+        };
+        attach.attach.as_deref()
+    }
+
+    /// Who polls if nobody says. The helper thread could drive an engine that has applications in
+    /// other processes alone, but it has other things to do as well.
+    pub(crate) fn default_poller(&self) -> Poller {
+        match self {
+            Self::Engine(_) => Poller::Dedicated,
+            _ => Poller::Inline,
         }
     }
 

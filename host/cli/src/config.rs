@@ -33,13 +33,14 @@ impl Settings {
             None => File::default(),
         };
         let log = cli.log.clone().or_else(|| file.log.clone()).unwrap_or_else(|| "warn".into());
-        let mut stack = file.apply(cli.command.default_idle())?;
+        let mut stack = file.apply(cli.command.default_idle(), cli.command.default_poller())?;
         if let Some(device) = &cli.device {
             stack.device = DeviceChoice::from(device.as_str());
         }
         if let Some(engine) = cli.command.engine() {
             engine.apply(&mut stack)?;
         }
+        stack.attach = cli.command.attach().map(Path::to_owned);
         stack.check().map_err(|error| Problem::Usage(error.to_string()))?;
         let arguments = same(cli, &stack);
         Ok(Self { log, stack, arguments })
@@ -207,7 +208,7 @@ impl File {
         )
     }
 
-    fn apply(self, idle: Idle) -> Result<Config, Problem> {
+    fn apply(self, idle: Idle, poller: Poller) -> Result<Config, Problem> {
         let standard = Config::default();
         let milliseconds = |value: Option<u32>, standard| {
             value.map_or(standard, |ms| Duration::from_millis(ms.into()))
@@ -220,7 +221,7 @@ impl File {
             policy: named::<Policy>(self.policy, "policy")?.unwrap_or(standard.policy),
             congestion: named::<Controller>(self.congestion, "congestion")?
                 .unwrap_or(standard.congestion),
-            poller: named::<Poller>(self.poller, "poller")?.unwrap_or(standard.poller),
+            poller: named::<Poller>(self.poller, "poller")?.unwrap_or(poller),
             polling_cores: self.polling_cores.unwrap_or(standard.polling_cores),
             pin: self.pin.unwrap_or(standard.pin),
             idle: named::<Idle>(self.idle, "idle")?.unwrap_or(idle),
@@ -241,6 +242,7 @@ impl File {
                 mtu: self.rdma.mtu,
             },
             soft: self.soft.options(standard.soft)?,
+            attach: None,
         })
     }
 }
@@ -300,7 +302,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Config, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-        file.apply(Idle::Sleep).map_err(|error| error.to_string())
+        file.apply(Idle::Sleep, Poller::Inline).map_err(|error| error.to_string())
     }
 
     #[test]

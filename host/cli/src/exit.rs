@@ -14,7 +14,7 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// There is no such device.
 pub(crate) const NO_DEVICE: u8 = 3;
-/// The peer cannot be reached.
+/// The peer, or the engine to attach to, cannot be reached.
 pub(crate) const UNREACHABLE: u8 = 4;
 /// A stream broke, or its bytes arrived changed.
 pub(crate) const BROKEN: u8 = 5;
@@ -28,7 +28,7 @@ Exit codes:
     1  failed
     2  wrong usage: arguments or settings
     3  no such device
-    4  the peer cannot be reached
+    4  the peer, or the engine to attach to, cannot be reached
     5  a stream broke, or its bytes arrived changed
     6  the address to listen on cannot be had
   130  interrupted (Ctrl-C); 143 terminated";
@@ -109,7 +109,12 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
 }
 
 fn hint(code: u8, error: &anyhow::Error) -> &'static str {
-    let stack = error.chain().any(|cause| cause.is::<StackError>());
+    let stack = |cause: &&(dyn std::error::Error + 'static)| match cause.downcast_ref() {
+        // Those say themselves what to do.
+        Some(StackError::Attach { .. }) | None => false,
+        Some(_) => true,
+    };
+    let stack = error.chain().any(|cause| stack(&cause));
     match code {
         UNREACHABLE if stack => "; check the address, and that the other side was started first",
         ADDRESS if stack => "; is another program using the port? Choose another",
@@ -145,8 +150,10 @@ fn cause_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 fn stack_code(error: &StackError) -> Option<u8> {
     match error {
         StackError::Config { .. } => Some(USAGE),
-        StackError::Connect { .. } => Some(UNREACHABLE),
-        StackError::Session { .. } | StackError::Stream(_) => Some(BROKEN),
+        StackError::Connect { .. } | StackError::Attach { .. } => Some(UNREACHABLE),
+        StackError::Session { .. } | StackError::EngineGone { .. } | StackError::Stream(_) => {
+            Some(BROKEN)
+        }
         StackError::Device(error) => match **error {
             VerbsError::NoDevice { .. } | VerbsError::UnknownDevice { .. } => Some(NO_DEVICE),
             _ => None,

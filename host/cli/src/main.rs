@@ -3,7 +3,7 @@
 //! - [`arguments`]: what may be written on the command line. [`config`]: settings from arguments
 //!   and files. [`address`], [`quantity`], [`link`]: how addresses, amounts and links are
 //!   written.
-//! - [`devices`], [`demo`], [`recv`], [`send`], [`perf`]: the subcommands.
+//! - [`devices`], [`demo`], [`recv`], [`send`], [`perf`], [`engine`]: the subcommands.
 //! - [`transfer`]: how a file travels. [`progress`]: the bar.
 //! - [`exit`]: exit codes. [`interrupt`]: Ctrl-C. [`output`]: printing.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod arguments;
 mod config;
 mod demo;
 mod devices;
+mod engine;
 mod exit;
 mod interrupt;
 mod link;
@@ -53,6 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(arguments) => demo::run(&arguments, settings),
         Command::Recv(arguments) => recv::run(&arguments, &settings),
         Command::Send(arguments) => send::run(&arguments, &settings),
+        Command::Engine(arguments) => engine::run(&arguments, &settings),
         Command::Perf(arguments) => perf::run(&arguments.tool, settings),
         Command::Child { .. } => Ok(()),
     }

@@ -170,6 +170,7 @@ fn help() {
         ("demo", &["demo", "--help"]),
         ("recv", &["recv", "--help"]),
         ("send", &["send", "--help"]),
+        ("engine", &["engine", "--help"]),
         ("perf", &["perf", "--help"]),
         ("perf_bw", &["perf", "bw", "--help"]),
         ("perf_lat", &["perf", "lat", "--help"]),

@@ -1,5 +1,6 @@
 //! Settings of a runtime.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -139,6 +140,9 @@ pub struct Config {
     pub rdma: netchannel_verbs::rdma::OpenOptions,
     /// Settings of the soft NIC (its name is chosen by the runtime).
     pub soft: netchannel_verbs::soft::SoftOptions,
+    /// Socket of an engine in another process, to use instead of one's own: see
+    /// [`Runtime::attach`](crate::Runtime::attach).
+    pub attach: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -161,6 +165,7 @@ impl Default for Config {
             keepalive: Keepalive::default(),
             rdma: Default::default(),
             soft: Default::default(),
+            attach: None,
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct NetChannel {
     runtime: Runtime,
     options: StreamOptions,
     listener: Option<Listener>,
+    /// What an engine of another process had counted before.
+    before: Counters,
 }
 
 impl NetChannel {
@@ -26,7 +28,8 @@ impl NetChannel {
         let options = StreamOptions { class: settings.class()? };
         let runtime = Runtime::start(settings.apply(config)?)
             .map_err(|source| Error::Stack { what: "cannot start NetChannel", source })?;
-        Ok(Self { runtime, options, listener: None })
+        let before = counters(&runtime, options.class);
+        Ok(Self { runtime, options, listener: None, before })
     }
 }
 
@@ -71,7 +74,9 @@ impl Transport for NetChannel {
     }
 
     fn counters(&self) -> Counters {
-        counters(&self.runtime, self.options.class)
+        let mut counters = counters(&self.runtime, self.options.class);
+        counters.subtract(&self.before);
+        counters
     }
 
     fn close(self: Box<Self>) -> Result<()> {
@@ -114,6 +119,24 @@ fn per_channel(stats: &Stats, class: Class) -> Vec<ChannelBytes> {
     }
     sums.sort_by_key(|sum| sum.channel);
     sums
+}
+
+impl Counters {
+    /// Takes off what was counted before the run.
+    fn subtract(&mut self, before: &Self) {
+        for channel in &mut self.per_channel {
+            let same = |other: &&ChannelBytes| other.channel == channel.channel;
+            // A session that has ended since then takes its counts along.
+            if let Some(before) = before.per_channel.iter().find(same) {
+                channel.bytes = channel.bytes.saturating_sub(before.bytes);
+                channel.wire_bytes = channel.wire_bytes.saturating_sub(before.wire_bytes);
+                channel.messages = channel.messages.saturating_sub(before.messages);
+            }
+        }
+        self.copied_bytes -= before.copied_bytes.min(self.copied_bytes);
+        self.placed_out_of_order -= before.placed_out_of_order.min(self.placed_out_of_order);
+        self.wakeups -= before.wakeups.min(self.wakeups);
+    }
 }
 
 impl ChannelBytes {

@@ -35,21 +35,17 @@ pub(super) struct Connecting {
     reply: Arc<ConnectReply>,
 }
 
-fn too_many(what: &'static str, limit: usize) -> Answer {
+fn too_many(what: &'static str, limit: usize) -> Failure {
     let text = format!("an application may have {limit} {what}");
-    Answer::Failed(Failure::new(FailureKind::Limit, ErrorKind::OutOfMemory, &text))
+    Failure::new(FailureKind::Limit, ErrorKind::OutOfMemory, &text)
 }
 
-fn unknown(what: &str) -> Answer {
+fn unknown(what: &str) -> Failure {
     let text = format!("no such {what} of this application");
-    Answer::Failed(Failure::new(FailureKind::Unknown, ErrorKind::NotFound, &text))
+    Failure::new(FailureKind::Unknown, ErrorKind::NotFound, &text)
 }
 
-fn failed(error: &Error) -> Answer {
-    Answer::Failed(to_failure(error))
-}
-
-type Answered = Result<(Answer, Option<Passed>), Answer>;
+type Answered = Result<(Answer, Option<Passed>), Failure>;
 
 impl Guest {
     pub(super) fn on_request(&mut self, inner: &RuntimeInner, request: Request) {
@@ -82,17 +78,21 @@ impl Guest {
         };
         match answered {
             Ok((answer, fd)) => self.answer(number, answer, fd),
-            Err(answer) => self.answer(number, answer, None),
+            Err(failure) => self.fail(number, failure),
         }
+    }
+
+    fn fail(&mut self, number: u32, failure: Failure) {
+        self.answer(number, Answer::Failed(failure), None);
     }
 
     fn connect(&mut self, inner: &RuntimeInner, number: u32, peer: SocketAddr, class: Class) {
         if self.connecting.len() >= MAX_CONNECTING {
-            return self.answer(number, too_many("connections under way", MAX_CONNECTING), None);
+            return self.fail(number, too_many("connections under way", MAX_CONNECTING));
         }
         let reply = Arc::new(ConnectReply::notifying(Arc::clone(&self.wake)));
         if !inner.dial(peer, Arc::clone(&reply)) {
-            return self.answer(number, failed(&Error::Closed), None);
+            return self.fail(number, to_failure(&Error::Closed));
         }
         self.connecting.push(Connecting { number, peer, class, reply });
     }
@@ -113,7 +113,7 @@ impl Guest {
                     let offer = self.offer(seed);
                     self.answer(number, Answer::Stream(offer), None);
                 }
-                Err(error) => self.answer(number, failed(&error), None),
+                Err(error) => self.fail(number, to_failure(&error)),
             }
         }
     }
@@ -123,7 +123,8 @@ impl Guest {
             return Err(too_many("listeners", MAX_LISTENERS));
         }
         let backlog = Backlog::attached(self.application.id, Arc::clone(&self.wake));
-        let local = inner.listen(address, Arc::clone(&backlog)).map_err(|error| failed(&error))?;
+        let local =
+            inner.listen(address, Arc::clone(&backlog)).map_err(|error| to_failure(&error))?;
         self.listeners.insert(local.port(), (local, backlog));
         Ok((Answer::Listening(local), None))
     }
@@ -154,7 +155,7 @@ impl Guest {
             return Err(too_many("threads with ports", MAX_PORTS));
         }
         let making = Error::shared_memory("making a port");
-        let (ours, theirs) = SocketWake::pair().map_err(|error| failed(&making(error)))?;
+        let (ours, theirs) = SocketWake::pair().map_err(|error| to_failure(&making(error)))?;
         let number = inner.next_port();
         self.ports.insert(number, PortShared::new(number, PortWake::There(ours)));
         Ok((Answer::Port(number), Some(Passed::Own(own(theirs)?))))
@@ -166,7 +167,7 @@ impl Guest {
             return Err(unknown("group without a ring from this port"));
         }
         let made = port::attached(self.application.id, Arc::clone(port));
-        let (end, memory) = made.map_err(|error| failed(&error))?;
+        let (end, memory) = made.map_err(|error| to_failure(&error))?;
         inner.add_port(group, end);
         Ok((Answer::Ring, Some(Passed::Own(memory))))
     }
@@ -194,15 +195,15 @@ impl Guest {
     }
 
     fn fate(&self, stream: u64) -> Answer {
-        match self.streams.get(&stream).map(|session| session.error()) {
-            Some(error) => failed(&error),
+        Answer::Failed(match self.streams.get(&stream).map(|session| session.error()) {
+            Some(error) => to_failure(&error),
             None => unknown("stream"),
-        }
+        })
     }
 }
 
 /// The descriptor of a wake-up, to pass on.
-fn own(wake: SocketWake) -> Result<OwnedFd, Answer> {
+fn own(wake: SocketWake) -> Result<OwnedFd, Failure> {
     let cloned = wake.fd().as_fd().try_clone_to_owned();
-    cloned.map_err(|error| failed(&Error::system("making a port")(error)))
+    cloned.map_err(|error| to_failure(&Error::system("making a port")(error)))
 }

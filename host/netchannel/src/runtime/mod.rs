@@ -139,13 +139,17 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Opens a device and starts what the configuration asks for.
+    /// Opens a device and starts what the configuration asks for, or attaches to an engine if it
+    /// says so.
     ///
     /// # Errors
-    /// [`Error::Config`] for a setting out of range, [`Error::Device`] if there is no such device
+    /// [`Error::Attach`] if it is to attach and cannot; [`Error::Config`] for a setting out of range, [`Error::Device`] if there is no such device
     /// or it cannot be opened.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
+        if let Some(path) = &config.attach {
+            return Ok(Self { reach: Reach::There(Attachment::open(path, config.clone())?) });
+        }
         let opened = device::open(&config)?;
         tracing::info!(device = opened.attributes().name, reason = opened.reason(), "device");
         let reason = opened.reason().to_owned();
@@ -195,7 +199,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::Attach`] if there is no engine at the path, or it does not want this process.
     pub fn attach(path: impl AsRef<Path>, config: Config) -> Result<Self, Error> {
-        Ok(Self { reach: Reach::There(Attachment::open(path.as_ref(), config)?) })
+        Self::start(Config { attach: Some(path.as_ref().to_owned()), ..config })
     }
 
     /// Lets applications of other processes [attach](Self::attach) to this engine, at a socket
