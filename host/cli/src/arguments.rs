@@ -292,6 +292,7 @@ Examples:
   netchannel perf bw                          the server, on port 18515
   netchannel perf bw 192.0.2.7                the client
   netchannel perf bw --local --vs tcp         both here, beside kernel TCP
+  netchannel perf bw --local --zero-copy      applications work in the stack's memory
   netchannel perf lat --local --idle sleep --json
 
 Without HOST this is the server: it serves one client and ends. The client's settings of the
@@ -440,6 +441,10 @@ pub(crate) struct MeasureArgs {
     /// Network interface that TCP is bound to, on this side
     #[arg(long, value_name = "NAME")]
     pub(crate) interface: Option<String>,
+
+    /// Make and use the bytes in NetChannel's memory, without a copy by either side (bw)
+    #[arg(long)]
+    pub(crate) zero_copy: bool,
 
     /// Compare every byte at the receiver (costs bandwidth)
     #[arg(long)]

@@ -120,7 +120,7 @@ fn report(runtime: &Runtime, stream: &Stream, sent: &Sent, elapsed: Duration) ->
         channels: stream.info().channels,
         stream_bytes: sent.stream_bytes,
         per_channel: counters.per_channel,
-        copied_bytes: counters.copied_bytes,
+        copied_bytes: counters.copied_bytes + counters.moved_by_posting,
     }
 }
 

@@ -40,7 +40,9 @@ fn check(report: &Value, tool: &str, tcp: bool, rounds: usize) {
         "limit_ratio",
         "bytes",
         "per_channel",
+        "zero_copy",
         "copied_bytes",
+        "moved_by_posting",
         "placed_out_of_order",
         "wakeups",
         "rounds",
@@ -93,6 +95,24 @@ fn bandwidth_has_one_form() {
     check(&report, "bw", false, 1);
     assert_eq!(report["bytes"], 64 * 256 * 1024);
     assert_eq!((report["size"].as_u64(), report["channels"].as_u64()), (Some(256 << 10), Some(4)));
+}
+
+#[test]
+fn zero_copy_copies_nothing() {
+    let total = 64u64 * 256 * 1024;
+    for poller in ["inline", "dedicated"] {
+        let report =
+            perf(&["bw", "-n", "64", "--size", "256KiB", "--zero-copy", "--poller", poller]);
+        check(&report, "bw", false, 1);
+        assert_eq!(report["zero_copy"], true);
+        assert_eq!((&report["copied_bytes"], &report["bytes"]), (&0.into(), &total.into()));
+        assert_eq!(report["moved_by_posting"], total);
+        assert_eq!(report["copies"], 1, "so the limit is a pipeline with one copy");
+    }
+    // Comparing costs a copy, and compares.
+    let report = perf(&["bw", "-n", "64", "--size", "100000", "--zero-copy", "--verify"]);
+    check(&report, "bw", false, 1);
+    assert!(report["copied_bytes"].as_u64().unwrap() >= 6_400_000);
 }
 
 #[test]

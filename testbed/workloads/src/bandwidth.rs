@@ -13,6 +13,9 @@ use crate::transport::Connection;
 /// Bytes between two looks at the clock: a look per 64-byte write would be most of its cost.
 const CLOCK_STEP: usize = 64 << 10;
 
+/// Bytes after which every send buffer (2 MiB at most) was gone round.
+const FILLED: u64 = 4 << 20;
+
 /// Bytes that an application read, and the time from the start to the end of the streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
@@ -101,9 +104,15 @@ fn send_one(mut connection: Box<dyn Connection>, load: &Load) -> Result<Moved> {
     let mut position = 0;
     let mut until_clock = CLOCK_STEP;
     loop {
-        let piece = load.write_size.min(load.size - position);
-        let written =
-            connection.write(&buffer[position..position + piece]).context("write to the stream")?;
+        let end = load.size.min(position + load.write_size);
+        let piece = &buffer[position..end];
+        let written = if load.zero_copy {
+            // Once every page of the send buffer holds something, only who compares needs it made anew.
+            make_in_place(&mut *connection, piece, load.verify || sent < FILLED)
+        } else {
+            connection.write(piece)
+        };
+        let written = written.context("write to the stream")?;
         if written == 0 {
             return Err(Error::PeerGone(io::ErrorKind::WriteZero.into()));
         }
@@ -130,25 +139,81 @@ fn send_one(mut connection: Box<dyn Connection>, load: &Load) -> Result<Moved> {
     Ok(moved)
 }
 
+/// Sends `piece`, or bytes that its memory holds from before, from the stack's memory.
+fn make_in_place(connection: &mut dyn Connection, piece: &[u8], fill: bool) -> io::Result<usize> {
+    let mut left = piece;
+    connection.send_in_place(piece.len(), &mut |space| {
+        let (now, later) = left.split_at(space.len());
+        if fill {
+            space.copy_from_slice(now);
+        }
+        left = later;
+    })
+}
+
 fn receive_one(mut connection: Box<dyn Connection>, stream: usize, load: &Load) -> Result<Moved> {
     // Really touched before the clock starts: the stack pays for its own pages only.
-    let mut buffer = vec![1; load.size];
+    let mut buffer = vec![1; if load.zero_copy { 0 } else { load.size }];
     let expected = load.verify.then(|| pattern(load.size));
     let start = Instant::now();
     let mut bytes = 0u64;
     loop {
-        let read = connection.read(&mut buffer).context("read from the stream")?;
+        let read = if load.zero_copy {
+            use_in_place(&mut *connection, expected.as_deref(), stream, bytes)?
+        } else {
+            let read = connection.read(&mut buffer).context("read from the stream")?;
+            if let Some(expected) = &expected {
+                check(&buffer[..read], expected, stream, bytes)?;
+            }
+            read
+        };
         if read == 0 {
             break;
-        }
-        if let Some(expected) = &expected {
-            check(&buffer[..read], expected, stream, bytes)?;
         }
         bytes += read as u64;
     }
     let elapsed = start.elapsed();
     connection.close().context("close the stream")?;
     Ok(Moved { bytes, elapsed })
+}
+
+/// Takes bytes where they arrived, and compares them where that is wanted.
+fn use_in_place(
+    connection: &mut dyn Connection,
+    expected: Option<&[u8]>,
+    stream: usize,
+    offset: u64,
+) -> Result<usize> {
+    let mut arrived = expected.map(|expected| Arrived { expected, stream, offset, wrong: None });
+    let see = arrived.as_mut().map(|arrived| arrived as &mut dyn io::Write);
+    let read = connection.receive_in_place(see);
+    match arrived.and_then(|arrived| arrived.wrong) {
+        Some(error) => Err(error),
+        None => read.context("read from the stream"),
+    }
+}
+
+/// Compares bytes that are written to it.
+struct Arrived<'a> {
+    expected: &'a [u8],
+    stream: usize,
+    offset: u64,
+    wrong: Option<Error>,
+}
+
+impl io::Write for Arrived<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(error) = check(bytes, self.expected, self.stream, self.offset) {
+            self.wrong = Some(error);
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Compares bytes that arrived from `offset` on with the pattern that repeats in the stream.

@@ -28,6 +28,7 @@ impl TcpBaseline {
     /// buffer is found first, in short runs.
     pub fn prepare(client: &mut Client, spec: &RunSpec, interface: Option<String>) -> Result<Self> {
         let mut this = Self { spec: RunSpec { stack: Stack::Tcp, ..spec.clone() }, interface };
+        this.spec.load.zero_copy = false;
         if spec.load.tool == Tool::Bandwidth {
             this.spec.load.write_size = this.best_write_size(client)?;
         }

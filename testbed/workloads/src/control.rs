@@ -17,7 +17,7 @@ use crate::spec::RunSpec;
 use crate::transport::Counters;
 
 /// Version of these messages; both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest line in bytes that is taken from the other side.
 const LONGEST_LINE: u64 = 256 << 10;
 /// How long a connection attempt may take.

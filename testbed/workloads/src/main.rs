@@ -113,7 +113,16 @@ fn baselines(seconds: f64) -> Result<String> {
 fn spec(tool: Tool, size: usize, amount: Amount, spin: bool) -> RunSpec {
     RunSpec {
         stack: Stack::Tcp,
-        load: Load { tool, size, write_size: size, amount, streams: 1, verify: false, bulk: None },
+        load: Load {
+            tool,
+            size,
+            write_size: size,
+            amount,
+            streams: 1,
+            verify: false,
+            zero_copy: false,
+            bulk: None,
+        },
         engine: EngineSettings::default(),
         tcp: TcpSettings { spin, ..TcpSettings::default() },
     }

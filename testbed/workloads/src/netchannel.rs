@@ -1,6 +1,6 @@
 //! NetChannel under a workload.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use netchannel::{
@@ -95,7 +95,8 @@ pub fn counters(runtime: &Runtime, class: Class) -> Counters {
         device: runtime.device_name().to_owned(),
         reason: runtime.device_reason().to_owned(),
         per_channel: per_channel(&stats, class),
-        copied_bytes: stats.copied_bytes + stats.moved_by_posting,
+        copied_bytes: stats.copied_bytes,
+        moved_by_posting: stats.moved_by_posting,
         placed_out_of_order: stats.placed_out_of_order,
         wakeups: stats.wakeups,
     }
@@ -152,6 +153,28 @@ impl Connection for Stream {
     fn finish(&mut self) -> io::Result<()> {
         Stream::finish(self);
         Ok(())
+    }
+
+    fn send_in_place(&mut self, len: usize, make: &mut dyn FnMut(&mut [u8])) -> io::Result<usize> {
+        let mut space = self.send_half().reserve(len)?;
+        let (first, second) = space.as_mut_slices();
+        make(first);
+        make(second);
+        let len = space.len();
+        space.commit(len)?;
+        Ok(len)
+    }
+
+    fn receive_in_place(&mut self, see: Option<&mut dyn Write>) -> io::Result<usize> {
+        let Some(mut chunk) = self.receive_half().borrow()? else { return Ok(0) };
+        match see {
+            Some(see) => chunk.copy_into(see),
+            None => {
+                let len = chunk.len();
+                chunk.release(len)?;
+                Ok(len)
+            }
+        }
     }
 
     /// Reads to the end first: a stream that is closed with its peer's end unread tells the peer

@@ -55,8 +55,12 @@ pub struct Report {
     pub bytes: u64,
     /// The same by Channel; sums to `bytes`.
     pub per_channel: Vec<ChannelBytes>,
-    /// Bytes that cores copied on both sides.
+    /// Whether the applications made and used their bytes in the stack's memory.
+    pub zero_copy: bool,
+    /// Payload bytes that the stack copied on both sides, beside those of the next line.
     pub copied_bytes: u64,
+    /// Payload bytes that posting moved into the peer's memory, where a NIC would have done it by DMA.
+    pub moved_by_posting: u64,
     /// Chunks that the server placed before an earlier byte.
     pub placed_out_of_order: u64,
     /// Wake-ups of both stacks.
@@ -102,6 +106,7 @@ pub struct Totals {
     reason: String,
     per_channel: Vec<ChannelBytes>,
     copied_bytes: u64,
+    moved_by_posting: u64,
     /// Stream bytes in both directions.
     stream_bytes: u64,
     placed_out_of_order: u64,
@@ -122,6 +127,7 @@ impl Totals {
         let bytes = |side: &Counters| side.per_channel.iter().map(|c| c.bytes).sum::<u64>();
         self.stream_bytes += bytes(&run.here) + bytes(&run.there);
         self.copied_bytes += run.here.copied_bytes + run.there.copied_bytes;
+        self.moved_by_posting += run.here.moved_by_posting + run.there.moved_by_posting;
         self.placed_out_of_order += run.there.placed_out_of_order;
         self.wakeups += run.here.wakeups + run.there.wakeups;
     }
@@ -134,7 +140,8 @@ impl Totals {
     /// How often each stream byte was copied by a core, rounded, and at least once, because
     /// there is no pipeline between two processes without a copy.
     pub fn copies(&self) -> u8 {
-        let copies = self.copied_bytes as f64 / self.stream_bytes.max(1) as f64;
+        let moved = self.copied_bytes + self.moved_by_posting;
+        let copies = moved as f64 / self.stream_bytes.max(1) as f64;
         copies.round().clamp(1.0, 3.0) as u8
     }
 }
@@ -171,7 +178,9 @@ impl Report {
             device: totals.device,
             reason: totals.reason,
             per_channel: totals.per_channel,
+            zero_copy: spec.load.zero_copy,
             copied_bytes: totals.copied_bytes,
+            moved_by_posting: totals.moved_by_posting,
             placed_out_of_order: totals.placed_out_of_order,
             wakeups: totals.wakeups,
             processor_seconds_per_gb: None,

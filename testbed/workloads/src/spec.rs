@@ -51,6 +51,9 @@ pub struct Load {
     pub streams: u16,
     /// Whether the receiver compares every byte.
     pub verify: bool,
+    /// Whether NetChannel's applications make and use their bytes in the stack's memory (bandwidth).
+    #[serde(default)]
+    pub zero_copy: bool,
     /// Streams that write as fast as they can beside those of a latency run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bulk: Option<Bulk>,
@@ -198,6 +201,9 @@ impl Load {
             }
             Self { bulk: Some(Bulk { size, .. }), .. } if *size > 1 << 30 => {
                 bad("the size of bulk writes must be at most 1 GiB")
+            }
+            Self { tool: Tool::Latency, zero_copy: true, .. } => {
+                bad("zero copy is for bandwidth; small messages are copied in any case")
             }
             Self { amount: Amount::Iterations(0), .. } => bad("at least 1 iteration is needed"),
             Self { amount: Amount::Duration(Duration::ZERO), .. } => {

@@ -16,8 +16,28 @@ pub trait Connection: Read + Write + Send {
     /// Nothing more will be written; what was written arrives.
     fn finish(&mut self) -> io::Result<()>;
 
+    /// Sends at most `len` bytes that `make` makes where the stack's device fetches them, in one or more
+    /// pieces in their order; returns how many.
+    fn send_in_place(
+        &mut self,
+        _len: usize,
+        _make: &mut dyn FnMut(&mut [u8]),
+    ) -> io::Result<usize> {
+        Err(no_zero_copy())
+    }
+
+    /// Takes bytes where they arrived, without a copy unless somebody wants to `see` them; returns how many,
+    /// 0 at the end.
+    fn receive_in_place(&mut self, _see: Option<&mut dyn Write>) -> io::Result<usize> {
+        Err(no_zero_copy())
+    }
+
     /// Ends the stream in order.
     fn close(self: Box<Self>) -> io::Result<()>;
+}
+
+fn no_zero_copy() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "this stack has no calls without a copy")
 }
 
 /// One end of a stack, for one run.
@@ -61,8 +81,11 @@ pub struct Counters {
     pub reason: String,
     /// What each Channel carried, in the order of their numbers.
     pub per_channel: Vec<ChannelBytes>,
-    /// Payload bytes that cores copied on behalf of the stack, on the way into peers' memory too.
+    /// Payload bytes that cores copied on behalf of the stack, beside those of the next line.
     pub copied_bytes: u64,
+    /// Payload bytes that posting moved into the peer's memory, where a NIC would have done it by DMA.
+    #[serde(default)]
+    pub moved_by_posting: u64,
     /// Chunks that were placed before some earlier byte of their stream.
     pub placed_out_of_order: u64,
     /// Times that a thread of the stack woke up from sleep.

@@ -29,7 +29,16 @@ fn server() -> LocalServer {
 fn spec(tool: Tool, size: usize, amount: Amount) -> RunSpec {
     RunSpec {
         stack: Stack::Tcp,
-        load: Load { tool, size, write_size: size, amount, streams: 1, verify: true, bulk: None },
+        load: Load {
+            tool,
+            size,
+            write_size: size,
+            amount,
+            streams: 1,
+            verify: true,
+            zero_copy: false,
+            bulk: None,
+        },
         engine: EngineSettings::default(),
         tcp: TcpSettings::default(),
     }
@@ -132,7 +141,7 @@ fn impossible_runs_are_refused() {
 fn a_stranger_gets_a_clear_answer() {
     for (said, answer) in [
         ("GET / HTTP/1.1\r\n\r\n", "something unexpected"),
-        ("{\"hello\":99}\n", "version 1, the client version 99"),
+        ("{\"hello\":99}\n", "version 2, the client version 99"),
         ("{\"run\":{}}\n", "something unexpected"),
     ] {
         let server = server();

@@ -47,6 +47,7 @@ impl Plan {
         };
         load.streams = arguments.streams;
         load.verify = arguments.verify;
+        load.zero_copy = arguments.zero_copy;
         if let Some(class) = arguments.class {
             plan.spec.engine.class = class.to_string();
         }
@@ -79,6 +80,7 @@ impl Plan {
                 streams: 1,
                 verify: false,
                 bulk: None,
+                zero_copy: false,
             },
             engine: EngineSettings::of(&settings.stack, class),
             tcp: TcpSettings { spin, ..TcpSettings::default() },

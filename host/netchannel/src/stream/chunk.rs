@@ -139,7 +139,7 @@ impl<'a> Chunk<'a> {
     ///
     /// # Errors
     /// Those of `to`; what it took before is advanced over.
-    pub fn copy_into(&mut self, to: &mut impl Write) -> io::Result<usize> {
+    pub fn copy_into(&mut self, to: &mut (impl Write + ?Sized)) -> io::Result<usize> {
         let mut bounce = [0; BOUNCE];
         let before = self.done;
         while !self.is_empty() {
