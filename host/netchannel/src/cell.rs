@@ -100,6 +100,8 @@ pub(crate) struct ApplicationSide {
     /// Not zero: the application makes its bytes in the send buffer, so copies elsewhere are worth
     /// avoiding, too.
     pub(crate) in_place: AtomicU32,
+    /// Of what the application wants to hear: see [`ready`](crate::ready).
+    pub(crate) armed: AtomicU32,
 }
 
 /// Both sides.
@@ -260,6 +262,7 @@ impl CellBlocks {
             &application.buffer_wanted,
             &application.room_wanted,
             &application.in_place,
+            &application.armed,
         ] {
             word.store(0, Relaxed);
         }

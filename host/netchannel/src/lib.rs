@@ -26,6 +26,8 @@
 //!
 //! - [`config`]: settings. [`device`]: which device, and why. [`error`], [`stats`].
 //! - [`stream`], [`listener`], [`runtime`]: what applications call.
+//! - [`ready_list`]: one thread that serves many streams; `ready`: how it and descriptors hear of
+//!   them.
 //! - `cell`, `port`, `region`: the memory between applications and the engine; `application`:
 //!   whose it is.
 //! - `bench`: two engines in one thread, for benchmarks.
@@ -50,6 +52,8 @@ pub mod bench;
 mod cell;
 mod engine;
 mod port;
+mod ready;
+pub mod ready_list;
 mod region;
 mod shared;
 
@@ -62,6 +66,7 @@ pub use netchannel_driver::{PlanRow, Worker, offload_plan};
 pub use netchannel_units::{Bandwidth, Class};
 pub use netchannel_verbs::DeviceAttributes;
 pub use netchannel_verbs::device::Provider;
-pub use runtime::{PollerReport, Runtime};
+pub use ready_list::{Event, Interest, ReadyList, Registration};
+pub use runtime::{Connecting, PollerReport, Runtime};
 pub use stats::{ChannelStats, CoreStats, GroupStats, Stats};
-pub use stream::{Chunk, ReceiveHalf, Reservation, SendHalf, Stream, StreamInfo};
+pub use stream::{Chunk, Pollable, ReceiveHalf, Reservation, SendHalf, Stream, StreamInfo};

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::port::PortShared;
 use crate::runtime::{Reach, Waitable, Waited, now};
 use crate::shared::{StreamSeed, lock};
-use crate::stream::Stream;
+use crate::stream::{Pollable, Stream};
 
 /// Streams that wait to be accepted, per listener; more are refused as busy.
 const MAX_BACKLOG: usize = 4_096;
@@ -28,6 +28,8 @@ pub(crate) struct Backlog {
     /// `None` when nobody will accept any more.
     streams: Mutex<Option<VecDeque<StreamSeed>>>,
     waiters: Mutex<Vec<Arc<PortShared>>>,
+    /// The listener's descriptor.
+    pollable: Mutex<Option<Arc<Wake>>>,
 }
 
 impl Backlog {
@@ -42,7 +44,13 @@ impl Backlog {
 
     fn of(application: ApplicationId, server: Option<Arc<Wake>>) -> Arc<Self> {
         let streams = Mutex::new(Some(VecDeque::new()));
-        Arc::new(Self { application, server, streams, waiters: Mutex::default() })
+        Arc::new(Self {
+            application,
+            server,
+            streams,
+            waiters: Mutex::default(),
+            pollable: Mutex::default(),
+        })
     }
 
     pub(crate) fn application(&self) -> ApplicationId {
@@ -63,6 +71,11 @@ impl Backlog {
         Ok(())
     }
 
+    /// Whether nobody will accept any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.streams).is_none()
+    }
+
     /// Takes no more streams; returns those that nobody accepted. Who waits learns of it.
     pub(crate) fn close(&self) -> VecDeque<StreamSeed> {
         let left = lock(&self.streams).take().unwrap_or_default();
@@ -71,6 +84,9 @@ impl Backlog {
     }
 
     fn wake(&self) {
+        if let Some(Err(error)) = lock(&self.pollable).as_ref().map(|wake| wake.notify()) {
+            tracing::warn!(%error, "cannot signal a listener's descriptor");
+        }
         for port in lock(&self.waiters).drain(..) {
             if let Err(error) = port.wake.notify() {
                 tracing::warn!(%error, "cannot wake an application thread");
@@ -87,6 +103,43 @@ impl Backlog {
     /// [`Error::Closed`] if there will be none.
     pub(crate) fn pop(&self) -> Result<Option<StreamSeed>, Error> {
         lock(&self.streams).as_mut().map(VecDeque::pop_front).ok_or(Error::Closed)
+    }
+}
+
+impl Backlog {
+    fn pollable(&self) -> Result<Pollable, Error> {
+        let mut pollable = lock(&self.pollable);
+        let wake = match &*pollable {
+            Some(wake) => Arc::clone(wake),
+            None => {
+                let made = Wake::new().map_err(Error::shared_memory("making a descriptor"))?;
+                Arc::clone(pollable.insert(Arc::new(made)))
+            }
+        };
+        drop(pollable);
+        self.signal_if_ready(&wake);
+        Ok(Pollable::new(wake))
+    }
+
+    /// Nobody to accept: the descriptor is unreadable until there is.
+    fn would_block(&self) -> Error {
+        let wake = lock(&self.pollable).clone();
+        if let Some(wake) = wake {
+            if let Err(error) = wake.drain() {
+                tracing::warn!(%error, "cannot take back the signal of a descriptor");
+            }
+            // Somebody may have come in between.
+            self.signal_if_ready(&wake);
+        }
+        Error::WouldBlock
+    }
+
+    fn signal_if_ready(&self, wake: &Wake) {
+        if self.is_ready()
+            && let Err(error) = wake.notify()
+        {
+            tracing::warn!(%error, "cannot signal a listener's descriptor");
+        }
     }
 }
 
@@ -146,6 +199,34 @@ impl Listener {
     /// As [`accept`](Self::accept).
     pub fn accept_timeout(&self, timeout: Duration) -> Result<Option<Stream>, Error> {
         self.accept_until(Some(now() + timeout))
+    }
+
+    /// The next stream, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if there is none yet; as [`accept`](Self::accept).
+    pub fn try_accept(&self) -> Result<Stream, Error> {
+        let mut seed = self.backlog.pop()?;
+        if seed.is_none() {
+            self.keeper.drive_all();
+            seed = self.backlog.pop()?;
+        }
+        match seed {
+            Some(seed) => Ok(Stream::new(self.keeper.clone(), seed)),
+            None => Err(self.backlog.would_block()),
+        }
+    }
+
+    /// A descriptor that is readable while there is a stream to accept; see [`Pollable`].
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] if the process has too many descriptors.
+    pub fn pollable(&self) -> Result<Pollable, Error> {
+        self.backlog.pollable()
+    }
+
+    pub(crate) fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 
     fn accept_until(

@@ -16,6 +16,7 @@ use crate::engine::StreamKey;
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port::EnginePort;
+use crate::ready::{EngineList, Watch};
 
 /// A counter that one thread at a time adds to and anybody reads.
 #[derive(Debug, Default)]
@@ -104,6 +105,12 @@ pub(crate) enum Command {
     Reset(StreamKey, u32),
     /// The application reads no more.
     Stop(StreamKey, u32),
+    /// The application wants to hear of a stream.
+    Watch(Watch),
+    /// A ready list. Boxed as ports are.
+    List(Box<EngineList>),
+    /// The ready list of this number is gone.
+    Unlist(u32),
     /// The application has let go; the cell comes back when the stream is gone.
     Release(StreamKey),
 }
@@ -112,7 +119,8 @@ impl Command {
     /// The stream that it is for.
     pub(crate) fn stream(&self) -> Option<StreamKey> {
         match *self {
-            Self::Port(_) => None,
+            Self::Port(_) | Self::List(_) | Self::Unlist(_) => None,
+            Self::Watch(ref watch) => Some(watch.stream),
             Self::Finish(key) | Self::Reset(key, _) | Self::Stop(key, _) | Self::Release(key) => {
                 Some(key)
             }

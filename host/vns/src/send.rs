@@ -83,7 +83,8 @@ pub struct SendHalf {
     limit: StreamOffset,
     grant: Option<Grant>,
     /// The window before it, for bytes below its first.
-    older: Option<Grant>,
+    /// Boxed: few streams ever have one, and idle ones are to be small.
+    older: Option<Box<Grant>>,
     /// The last grant heard of: WINDOWs that arrive later but are older are not used.
     newest: Option<GrantId>,
     /// Grants up to here are recalled; RECALL may overtake WINDOW.

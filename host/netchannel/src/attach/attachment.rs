@@ -156,8 +156,8 @@ impl Attachment {
             Command::Reset(key, code) => Operation::Reset { stream: key.0, code },
             Command::Stop(key, code) => Operation::Stop { stream: key.0, code },
             Command::Release(key) => Operation::Release { stream: key.0 },
-            // Ports come about by requests of their own.
-            Command::Port(_) => return,
+            // Ports come about by requests of their own; of readiness nobody hears there yet.
+            Command::Port(_) | Command::Watch(_) | Command::List(_) | Command::Unlist(_) => return,
         };
         self.link.tell(operation);
     }

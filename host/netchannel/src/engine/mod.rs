@@ -45,6 +45,7 @@ use crate::engine::session::Session;
 use crate::engine::setup::EngineControl;
 use crate::engine::tenants::Tenants;
 use crate::port::{self, Doorbell, EnginePort, What};
+use crate::ready::EngineList;
 use crate::shared::GroupShared;
 
 /// Sessions that an engine can name.
@@ -85,6 +86,8 @@ pub(crate) struct Engine<C: Context> {
     tenants: Tenants<C>,
     ports: Vec<EnginePort>,
     doorbells: Doorbells,
+    /// Ready lists by number.
+    lists: Vec<Option<EngineList>>,
     shared: Arc<GroupShared>,
     config: Config,
     context: C,

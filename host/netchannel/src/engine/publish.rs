@@ -13,6 +13,7 @@ use crate::cell::flags;
 use crate::engine::Engine;
 use crate::engine::session::{EngineStream, Session};
 use crate::port::EnginePort;
+use crate::ready::EngineList;
 use crate::region::place;
 
 impl<C: Context> Engine<C> {
@@ -33,7 +34,7 @@ impl<C: Context> Engine<C> {
             fence(std::sync::atomic::Ordering::SeqCst);
             for id in touched.drain(..) {
                 if let Some(entry) = session.table.get(&id.0) {
-                    wake_waiters(&self.ports, entry);
+                    tell(&self.ports, &mut self.lists, entry);
                 }
             }
         }
@@ -42,8 +43,22 @@ impl<C: Context> Engine<C> {
     }
 }
 
+/// Tells whoever waits for this stream, or wants to hear of it. After a fence.
+pub(super) fn tell(ports: &[EnginePort], lists: &mut [Option<EngineList>], stream: &EngineStream) {
+    if let Some(watchers) = &stream.watchers {
+        watchers.tell(stream.cell.state(), |number, name| {
+            let list = lists.get_mut(number as usize).and_then(Option::as_mut);
+            if let Some(list) = list.filter(|list| list.application() == stream.application) {
+                list.push(name);
+                wake(ports, stream.application, list.waiter());
+            }
+        });
+    }
+    wake_waiters(ports, stream);
+}
+
 /// Wakes the threads that wait for this stream.
-pub(super) fn wake_waiters(ports: &[EnginePort], stream: &EngineStream) {
+fn wake_waiters(ports: &[EnginePort], stream: &EngineStream) {
     let waiters = &stream.cell.state().application;
     for waiter in [&waiters.read_waiter, &waiters.write_waiter] {
         wake(ports, stream.application, waiter);

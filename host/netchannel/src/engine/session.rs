@@ -20,6 +20,7 @@ use crate::cell::{Cell, CellState, buffer};
 use crate::engine::buffers::{SendBuffer, vacancy};
 use crate::engine::failover::Failover;
 use crate::engine::tenants::Tenants;
+use crate::ready::Watchers;
 use crate::region::RegionId;
 use crate::shared::SessionShared;
 
@@ -54,6 +55,8 @@ pub(crate) struct EngineStream {
     pub(crate) released: bool,
     pub(crate) cell: Cell,
     pub(crate) buffer: Option<SendBuffer>,
+    /// Who hears of the stream without waiting for it. Most streams have nobody.
+    pub(crate) watchers: Option<Box<Watchers>>,
     /// Number of the newest window that the application knows.
     pub(crate) generation: u32,
     in_idle_queue: bool,
@@ -62,7 +65,15 @@ pub(crate) struct EngineStream {
 impl EngineStream {
     pub(crate) fn new(application: ApplicationId, cell: Cell) -> Self {
         let (released, in_idle_queue) = (false, false);
-        Self { application, released, cell, buffer: None, generation: 0, in_idle_queue }
+        Self {
+            application,
+            released,
+            cell,
+            buffer: None,
+            watchers: None,
+            generation: 0,
+            in_idle_queue,
+        }
     }
 }
 

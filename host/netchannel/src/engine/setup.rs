@@ -27,6 +27,7 @@ use crate::engine::{Engine, MAX_SESSIONS, StreamKey};
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port;
+use crate::ready::EngineList;
 use crate::shared::{Command, GroupShared, SessionShared, StreamSeed, lock};
 
 /// Bytes that a stream may send before it has a window: a receive slot's worth or two, a round
@@ -34,6 +35,8 @@ use crate::shared::{Command, GroupShared, SessionShared, StreamSeed, lock};
 pub(crate) const EAGER_CREDIT: u64 = 16_384;
 /// Channels that an engine has room for, over all sessions.
 const MAX_CHANNELS: u32 = 256;
+/// Ready lists of a runtime at once: one per application thread, as a rule.
+pub(crate) const MAX_LISTS: usize = 4_096;
 /// The same of a latency group, where a session has one or two.
 const MAX_LATENCY_CHANNELS: u32 = 128;
 
@@ -195,6 +198,7 @@ impl<C: Context> Engine<C> {
             tenants: Tenants::new(context.clone(), local),
             ports: Vec::new(),
             doorbells: Doorbells::new()?,
+            lists: Vec::new(),
             shared,
             config,
             context,
@@ -299,7 +303,7 @@ impl<C: Context> Engine<C> {
         }
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         for entry in session.table.values() {
-            super::publish::wake_waiters(&self.ports, entry);
+            super::publish::tell(&self.ports, &mut self.lists, entry);
         }
         self.shared.runtime.ask_helper();
     }
@@ -384,6 +388,26 @@ impl<C: Context> Engine<C> {
         }
     }
 
+    fn add_list(&mut self, list: EngineList) {
+        let index = list.number as usize;
+        if index >= MAX_LISTS {
+            tracing::warn!(index, "no more ready lists");
+            return;
+        }
+        if self.lists.len() <= index {
+            self.lists.resize_with(index + 1, || None);
+        }
+        self.lists[index] = Some(list);
+    }
+
+    fn remove_list(&mut self, application: ApplicationId, number: u32) {
+        if let Some(list) = self.lists.get_mut(number as usize)
+            && list.as_ref().is_some_and(|list| list.application() == application)
+        {
+            *list = None;
+        }
+    }
+
     fn on_command(&mut self, application: ApplicationId, command: Command) {
         let key = match command {
             Command::Port(port) => {
@@ -399,6 +423,9 @@ impl<C: Context> Engine<C> {
                 self.ports.push(*port);
                 return;
             }
+            Command::List(list) => return self.add_list(*list),
+            Command::Unlist(number) => return self.remove_list(application, number),
+            Command::Watch(ref watch) => watch.stream,
             Command::Finish(key)
             | Command::Reset(key, _)
             | Command::Stop(key, _)
@@ -411,7 +438,14 @@ impl<C: Context> Engine<C> {
         }
         session.attention = true;
         match command {
-            Command::Port(_) => {}
+            Command::Port(_) | Command::List(_) | Command::Unlist(_) => {}
+            Command::Watch(watch) => {
+                if let Some(entry) = session.table.get_mut(&id.0) {
+                    let watchers = entry.watchers.get_or_insert_default();
+                    watchers.set(watch.direction, watch.target);
+                    super::publish::tell(&self.ports, &mut self.lists, entry);
+                }
+            }
             Command::Finish(_) => {
                 // The last bytes may not have rung yet.
                 session.on_written(self.last_poll, id, &mut self.tenants);

@@ -73,14 +73,23 @@ impl ConnectReply {
         }
     }
 
-    pub(super) fn wait(&self) -> Result<Arc<SessionShared>, Error> {
-        let mut answer = lock(&self.answer);
-        loop {
-            if let Some(answer) = answer.take() {
-                return answer;
+    /// The answer, if it is there or comes within `timeout` (none: some time).
+    pub(super) fn wait(
+        &self,
+        timeout: Option<Duration>,
+    ) -> Option<Result<Arc<SessionShared>, Error>> {
+        let answer = lock(&self.answer);
+        let mut answer = match timeout {
+            None => self
+                .there
+                .wait_while(answer, |answer| answer.is_none())
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                let waited = self.there.wait_timeout_while(answer, timeout, |a| a.is_none());
+                waited.unwrap_or_else(PoisonError::into_inner).0
             }
-            answer = self.there.wait(answer).unwrap_or_else(PoisonError::into_inner);
-        }
+        };
+        answer.take()
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! - [`group`]: a Channel group, that is, an engine; [`owner`]: who drives it.
 //! - [`wait`]: what a thread does that must wait.
+//! - [`connecting`]: a stream on its way to be opened.
 //! - [`helper`]: the thread that is asleep unless something beside the data path is to be done.
 //! - [`links`]: control connections; [`link`]: one of them, one per session; [`parts`]: what the
 //!   engines have of a session; [`sockets`].
 //! - [`cores`]: polling cores, if there are some.
 //! - [`reach`]: what streams ask of their engine. [`serving`]: what the attach server asks.
 
+mod connecting;
 mod cores;
 pub(crate) mod group;
 mod helper;
@@ -34,7 +36,7 @@ use netchannel_units::{Class, GroupId, Timestamp};
 use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::{Context, DeviceAttributes};
 
-use crate::application::{Application, ApplicationId};
+use crate::application::Application;
 use crate::attach::attachment::Attachment;
 use crate::attach::server::AttachServer;
 use crate::config::{Config, Idle, Poller, StreamOptions};
@@ -51,6 +53,7 @@ use crate::shared::{Command, GroupShared, SessionPart, SessionShared, Shared, lo
 use crate::stats::Stats;
 use crate::stream::Stream;
 
+pub use connecting::Connecting;
 pub use cores::PollerReport;
 pub(crate) use helper::ConnectReply;
 pub(crate) use reach::Reach;
@@ -78,6 +81,7 @@ pub(crate) struct RuntimeInner {
     commands: Mutex<Vec<HelperCommand>>,
     cores: Cores,
     next_port: AtomicU32,
+    list_numbers: Mutex<ListNumbers>,
     stop: AtomicBool,
 }
 
@@ -95,6 +99,14 @@ impl<C: Context> DeviceEvents for C {
     fn fd(&self) -> BorrowedFd<'_> {
         self.event_fd()
     }
+}
+
+/// Numbers of ready lists.
+#[derive(Debug, Default)]
+struct ListNumbers {
+    free: Vec<u32>,
+    /// Never used.
+    next: u32,
 }
 
 /// Numbers runtimes, so that a thread finds its port of each.
@@ -182,6 +194,7 @@ impl Runtime {
             commands: Mutex::default(),
             cores,
             next_port: AtomicU32::new(1),
+            list_numbers: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let threads = vec![helper::spawn(Arc::clone(&inner))?];
@@ -305,17 +318,37 @@ impl Runtime {
     /// other errors if Channels cannot be made.
     pub fn connect(&self, peer: SocketAddr, options: &StreamOptions) -> Result<Stream, Error> {
         let seed = match &self.reach {
-            Reach::Here(keeper) => {
-                let (inner, reply) = (&keeper.inner, Arc::new(ConnectReply::default()));
-                if !inner.dial(peer, Arc::clone(&reply)) {
-                    return Err(Error::Closed);
-                }
-                let session = reply.wait()?;
-                inner.open_stream(&session, ApplicationId::LOCAL, peer.port(), options.class)?
-            }
+            Reach::Here(_) => return self.start_connect(peer, options)?.finish(None),
             Reach::There(attachment) => attachment.connect(peer, options.class)?,
         };
-        Stream::open(self.reach.clone(), seed, peer)
+        let stream = Stream::new(self.reach.clone(), seed);
+        stream.wait_for_answer(None)?;
+        stream.is_open(peer).map(|_| stream)
+    }
+
+    /// As [`connect`](Self::connect), but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); [`Error::Connect`] with the kind `TimedOut`.
+    pub fn connect_timeout(
+        &self,
+        peer: SocketAddr,
+        options: &StreamOptions,
+        timeout: Duration,
+    ) -> Result<Stream, Error> {
+        self.start_connect(peer, options)?.finish(Some(timeout))
+    }
+
+    /// Begins to open a stream, and waits for nothing.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn start_connect(
+        &self,
+        peer: SocketAddr,
+        options: &StreamOptions,
+    ) -> Result<Connecting, Error> {
+        Connecting::start(Arc::clone(self.keeper("connect without waiting")?), peer, *options)
     }
 
     /// Fault injection: moves the queue pair of a Channel that is up to error, the one with this

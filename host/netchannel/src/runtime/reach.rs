@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use netchannel_units::Timestamp;
+use netchannel_units::{GroupId, Timestamp};
 
 use crate::attach::attachment::Attachment;
 use crate::engine::StreamKey;
+use crate::engine::setup::MAX_LISTS;
 use crate::error::Error;
 use crate::port::Doorbell;
 use crate::runtime::group::Group;
@@ -62,6 +63,13 @@ impl Reach {
     pub(crate) fn drive(&self, stream: StreamKey) {
         if let Self::Here(keeper) = self {
             keeper.drive(stream);
+        }
+    }
+
+    /// One pass of every engine, on the same condition.
+    pub(crate) fn drive_all(&self) {
+        if let Self::Here(keeper) = self {
+            keeper.drive_all();
         }
     }
 
@@ -154,6 +162,37 @@ impl Reach {
 }
 
 impl Keeper {
+    /// Gives the command to the stream's engine and sees to it that it is taken.
+    pub(crate) fn submit(&self, command: Command) {
+        self.inner.submit(command);
+    }
+
+    /// Gives an engine a command that is for none of its streams.
+    pub(crate) fn submit_to(&self, group: GroupId, command: Command) {
+        let group = self.inner.group(group);
+        group.shared.inbox.push(command);
+        self.inner.nudge(group);
+    }
+
+    /// A number for a ready list.
+    pub(crate) fn take_list_number(&self) -> Result<u32, Error> {
+        let mut numbers = lock(&self.inner.list_numbers);
+        let number = numbers.free.pop().unwrap_or_else(|| {
+            numbers.next += 1;
+            numbers.next - 1
+        });
+        if number as usize >= MAX_LISTS {
+            numbers.free.push(number);
+            return Err(Error::NoMemory { what: "ready lists" });
+        }
+        Ok(number)
+    }
+
+    /// Takes the number of a list back whose engines were told that it is gone.
+    pub(crate) fn give_list_number(&self, number: u32) {
+        lock(&self.inner.list_numbers).free.push(number);
+    }
+
     /// Where a stream lives.
     fn home(&self, stream: StreamKey) -> &Group {
         self.inner.group(stream.group())
@@ -193,8 +232,18 @@ impl Keeper {
     }
 
     /// One pass of a stream's engine, if it is for applications' threads to drive and nobody does.
-    fn drive(&self, stream: StreamKey) {
-        let group = self.home(stream);
+    pub(crate) fn drive(&self, stream: StreamKey) {
+        self.drive_group(stream.group());
+    }
+
+    /// The same of all engines.
+    pub(crate) fn drive_all(&self) {
+        self.inner.groups.iter().for_each(|group| self.drive_group(group.id()));
+    }
+
+    /// The same of a group's engine.
+    pub(crate) fn drive_group(&self, group: GroupId) {
+        let group = self.inner.group(group);
         if let Some(mut engine) = group.try_drive() {
             engine.poll(now());
             group.let_go(engine);

@@ -26,7 +26,7 @@ pub(super) struct BufferClaim {
     /// It is ours: the state in the cell is `BUSY`. Also true after a reservation was leaked.
     claimed: bool,
     /// Bytes that were asked for last: asking for no more is no use.
-    asked: u64,
+    asked: u32,
 }
 
 /// Free space of a claimed send buffer, in two pieces where it wraps around.
@@ -80,7 +80,7 @@ impl SendHalf {
             let (size, free) = self.size_and_free();
             // Only an empty buffer can be exchanged; to get there, many bytes wait until a far too
             // small one has drained.
-            let larger = wanted > size && wanted > self.buffer.asked;
+            let larger = wanted > size && wanted > u64::from(self.buffer.asked);
             if larger && free == size {
                 self.ask(wanted)?;
                 continue;
@@ -114,7 +114,7 @@ impl SendHalf {
         let application = self.shared.application();
         application.buffer_wanted.store(wanted as u32, Relaxed);
         application.room_wanted.store(1, Relaxed);
-        self.buffer = BufferClaim { claimed: false, asked: wanted };
+        self.buffer = BufferClaim { claimed: false, asked: wanted as u32 };
         // Release: the engine sees what is wanted, and is done before us with what it gives.
         application.buffer_state.store(buffer::WANTED, Release);
         self.shared.ring(What::Written)

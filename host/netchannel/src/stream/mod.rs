@@ -5,9 +5,11 @@
 //! - `send`: the writing direction; `buffer`: its send buffer; `reservation`: space in it for the
 //!   application to make its bytes in.
 //! - `receive`: the reading direction; `chunk`: received bytes that the application uses in place.
+//! - `readiness`: for applications that wait elsewhere.
 
 mod buffer;
 mod chunk;
+mod readiness;
 mod receive;
 mod reservation;
 mod send;
@@ -15,24 +17,26 @@ mod shared;
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
-use netchannel_units::Class;
+use netchannel_units::{Class, Timestamp};
 use netchannel_verbs::device::Provider;
 use netchannel_wire::frame::reset;
 
 use crate::cell::flags;
 use crate::config::Policy;
 use crate::error::Error;
+use crate::ready::DIRECTIONS;
 use crate::runtime::Reach;
 use crate::shared::{Command, StreamSeed};
 
 pub use chunk::{Chunk, Words};
+pub use readiness::Pollable;
 pub use receive::ReceiveHalf;
 pub use reservation::Reservation;
 pub use send::SendHalf;
-use shared::Shared;
+pub(crate) use shared::Shared;
 
 /// How a stream travels, and why.
 #[derive(Clone, Debug)]
@@ -64,32 +68,44 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn new(keeper: Reach, seed: StreamSeed) -> Self {
-        let shared = Arc::new(Shared { keeper, seed });
+        let shared = Arc::new(Shared { keeper, seed, readiness: OnceLock::new() });
         Self { send: SendHalf::new(Arc::clone(&shared)), receive: ReceiveHalf::new(shared) }
     }
 
-    /// Waits until the peer has confirmed the open.
-    pub(crate) fn open(keeper: Reach, seed: StreamSeed, peer: SocketAddr) -> Result<Self, Error> {
-        let stream = Self::new(keeper, seed);
-        let shared = Arc::clone(stream.receive.shared());
-        let settled = flags::OPENED | flags::RESET | flags::STOPPED | flags::DEAD;
-        let ready = || shared.flags() & settled != 0;
-        shared.wait(&shared.application().read_waiter, ready)?;
+    /// Whether the peer has confirmed the open.
+    pub(crate) fn is_open(&self, peer: SocketAddr) -> Result<bool, Error> {
+        let shared = self.shared();
         let bits = shared.flags();
         if bits & flags::DEAD != 0 {
             return Err(shared.session_error());
         }
-        if bits & flags::OPENED == 0 {
-            let code =
-                shared.engine().stop_code.load(Relaxed) | shared.engine().reset_code.load(Relaxed);
-            let reason = match code {
-                reset::REFUSED => "nobody listens on that port of the peer's runtime".to_owned(),
-                reset::BUSY => "the listener's backlog is full; try again later".to_owned(),
-                other => format!("the peer reset the stream (code {other:#x})"),
-            };
-            return Err(Error::Connect { peer, reason, kind: io::ErrorKind::ConnectionRefused });
+        if bits & flags::OPENED != 0 {
+            return Ok(true);
         }
-        Ok(stream)
+        if bits & (flags::RESET | flags::STOPPED) == 0 {
+            return Ok(false);
+        }
+        let code =
+            shared.engine().stop_code.load(Relaxed) | shared.engine().reset_code.load(Relaxed);
+        let reason = match code {
+            reset::REFUSED => "nobody listens on that port of the peer's runtime".to_owned(),
+            reset::BUSY => "the listener's backlog is full; try again later".to_owned(),
+            other => format!("the peer reset the stream (code {other:#x})"),
+        };
+        Err(Error::Connect { peer, reason, kind: io::ErrorKind::ConnectionRefused })
+    }
+
+    /// Waits until the peer has answered the open.
+    pub(crate) fn wait_for_answer(&self, deadline: Option<Timestamp>) -> Result<(), Error> {
+        let shared = self.shared();
+        let answered = flags::OPENED | flags::RESET | flags::STOPPED | flags::DEAD;
+        let ready = || shared.flags() & answered != 0;
+        shared.wait_until(&shared.application().read_waiter, ready, deadline)?;
+        Ok(())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        self.send.shared()
     }
 
     /// The two directions, each for a thread of its own.
@@ -126,6 +142,21 @@ impl Stream {
         let (keeper, key) = (&shared.keeper, shared.seed.key);
         keeper.submit(Command::Reset(key, code));
         keeper.submit(Command::Stop(key, code));
+    }
+
+    /// With `true`, reads and writes of both directions (also [`borrow`](ReceiveHalf::borrow) and
+    /// [`reserve`](SendHalf::reserve)) never wait for the peer: they answer `WouldBlock`
+    /// instead, as the `try_` calls do in any case.
+    pub fn set_nonblocking(&mut self, nonblocking: bool) {
+        self.send.shared().set_nonblocking(nonblocking);
+    }
+
+    /// One descriptor for both directions. To wait on one direction alone, ask that half, before.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] if the process has too many descriptors.
+    pub fn pollable(&self) -> Result<Pollable, Error> {
+        self.send.shared().pollable(&DIRECTIONS)
     }
 
     /// How the stream travels.

@@ -12,9 +12,11 @@ use netchannel_wire::frame::reset;
 use crate::cell::flags;
 use crate::error::Error;
 use crate::port::{Doorbell, What};
+use crate::ready::Direction;
 use crate::runtime::Waited;
 use crate::shared::Command;
 use crate::stream::chunk::Chunk;
+use crate::stream::readiness::Pollable;
 use crate::stream::shared::Shared;
 
 /// A long read lets the engine run after this many bytes, so that credit and acknowledgements go
@@ -29,7 +31,7 @@ pub struct ReceiveHalf {
     told: u64,
     generation: u32,
     /// Bytes consumed in place since the engine was driven for it.
-    unpolled: usize,
+    unpolled: u32,
 }
 
 impl ReceiveHalf {
@@ -37,7 +39,7 @@ impl ReceiveHalf {
         Self { shared, consumed: 0, told: 0, generation: 0, unpolled: 0 }
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -135,11 +137,14 @@ impl ReceiveHalf {
     /// # Errors
     /// [`Error::WouldBlock`] if there is nothing yet; that the stream or its session failed.
     pub fn try_read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
-        if let Some(count) = self.take(out)? {
-            return Ok(count);
+        let mut count = self.take(out)?;
+        if count.is_none() {
+            self.shared.drive();
+            count = self.take(out)?;
         }
-        self.shared.drive();
-        self.take(out)?.ok_or(Error::WouldBlock)
+        let count = count.ok_or_else(|| self.shared.would_block(Direction::Read))?;
+        self.shared.on_success(Direction::Read);
+        Ok(count)
     }
 
     /// Lends the next received bytes where they lie, as many as are in one piece; waits until there are some.
@@ -151,6 +156,9 @@ impl ReceiveHalf {
     /// # Example
     /// See [`Chunk`].
     pub fn borrow(&mut self) -> Result<Option<Chunk<'_>>, Error> {
+        if self.shared.is_nonblocking() {
+            return self.try_borrow();
+        }
         loop {
             if self.has_bytes()? {
                 return self.next_chunk().map(Some);
@@ -171,9 +179,18 @@ impl ReceiveHalf {
             self.shared.drive();
         }
         if self.has_bytes()? {
+            self.shared.on_success(Direction::Read);
             return self.next_chunk().map(Some);
         }
-        self.end().map(|_| None).ok_or(Error::WouldBlock)
+        self.end().map(|_| None).ok_or_else(|| self.shared.would_block(Direction::Read))
+    }
+
+    /// A descriptor that tells when this direction is worth trying; see [`Pollable`].
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] if the process has too many descriptors.
+    pub fn pollable(&self) -> Result<Pollable, Error> {
+        self.shared.pollable(&[Direction::Read])
     }
 
     /// Whether there are bytes. (There are none at the end, either.)
@@ -207,8 +224,8 @@ impl ReceiveHalf {
         self.consumed += bytes as u64;
         self.shared.application().consumed.store(self.consumed, Release);
         self.tell()?;
-        self.unpolled += bytes;
-        if self.unpolled >= READ_SLICE {
+        self.unpolled = self.unpolled.saturating_add(bytes as u32);
+        if self.unpolled >= READ_SLICE as u32 {
             // As in `take`; who finds bytes at every look would not drive at all otherwise.
             self.unpolled = 0;
             self.shared.drive();
@@ -251,6 +268,9 @@ impl ReceiveHalf {
 
 impl Read for ReceiveHalf {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.shared.is_nonblocking() {
+            return Ok(self.try_read(out)?);
+        }
         loop {
             if let Some(count) = self.take(out)? {
                 return Ok(count);

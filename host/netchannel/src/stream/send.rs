@@ -8,9 +8,10 @@ use netchannel_vns::StreamError;
 
 use crate::cell::flags;
 use crate::error::Error;
-
+use crate::ready::Direction;
 use crate::shared::Command;
 use crate::stream::buffer::{BufferClaim, Space};
+use crate::stream::readiness::Pollable;
 use crate::stream::reservation::Reservation;
 use crate::stream::shared::Shared;
 
@@ -28,7 +29,7 @@ impl SendHalf {
         Self { shared, tail: 0, finished: false, buffer: BufferClaim::default() }
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -38,14 +39,7 @@ impl SendHalf {
             return Some(Error::Stream(StreamError::Finished));
         }
         let bits = self.shared.flags();
-        if bits & flags::DEAD != 0 {
-            return Some(self.shared.session_error());
-        }
-        if bits & flags::STOPPED != 0 {
-            let code = self.shared.engine().stop_code.load(Relaxed);
-            return Some(Error::Stream(StreamError::Stopped(code)));
-        }
-        None
+        (bits & (flags::DEAD | flags::STOPPED) != 0).then(|| self.broken(bits))
     }
 
     /// Half close: the peer reads what was written and then the end.
@@ -54,6 +48,35 @@ impl SendHalf {
             self.finished = true;
             self.shared.keeper.submit(Command::Finish(self.shared.seed.key));
         }
+    }
+
+    /// Whether the peer's engine has everything, after [`finish`](Self::finish). A direction that is finished
+    /// and not that far becomes writable when it is.
+    ///
+    /// # Errors
+    /// It never will.
+    pub fn is_finished(&self) -> Result<bool, Error> {
+        let bits = self.shared.flags();
+        if bits & flags::FINISHED == 0 && bits & (flags::DEAD | flags::STOPPED) != 0 {
+            return Err(self.broken(bits));
+        }
+        Ok(bits & flags::FINISHED != 0)
+    }
+
+    fn broken(&self, bits: u32) -> Error {
+        if bits & flags::DEAD != 0 {
+            return self.shared.session_error();
+        }
+        let code = self.shared.engine().stop_code.load(Relaxed);
+        Error::Stream(StreamError::Stopped(code))
+    }
+
+    /// A descriptor that tells when this direction is worth trying; see [`Pollable`].
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] if the process has too many descriptors.
+    pub fn pollable(&self) -> Result<Pollable, Error> {
+        self.shared.pollable(&[Direction::Write])
     }
 
     /// Finishes and waits until the peer's engine has everything.
@@ -70,10 +93,7 @@ impl SendHalf {
         if bits & flags::FINISHED != 0 {
             return Ok(());
         }
-        if bits & flags::DEAD != 0 {
-            return Err(shared.session_error());
-        }
-        Err(Error::Stream(StreamError::Stopped(shared.engine().stop_code.load(Relaxed))))
+        Err(self.broken(bits))
     }
 
     /// Bytes that were written and that the peer's engine has not confirmed yet.
@@ -96,6 +116,9 @@ impl SendHalf {
     /// # Example
     /// See [`Reservation`].
     pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, Error> {
+        if self.shared.is_nonblocking() {
+            return self.try_reserve(len);
+        }
         loop {
             if let Some(space) = self.make_space(len)? {
                 return Ok(Reservation::new(self, space));
@@ -114,8 +137,13 @@ impl SendHalf {
             self.shared.drive();
             space = self.make_space(len)?;
         }
-        let space = space.ok_or(Error::WouldBlock)?;
-        Ok(Reservation::new(self, space))
+        match space {
+            Some(space) => {
+                self.shared.on_success(Direction::Write);
+                Ok(Reservation::new(self, space))
+            }
+            None => Err(self.shared.would_block(Direction::Write)),
+        }
     }
 
     /// Writes without waiting for the peer; returns how many bytes were taken, at least one.
@@ -134,7 +162,11 @@ impl SendHalf {
             self.shared.drive();
             taken = self.write_some(bytes, false)?;
         }
-        if taken == 0 { Err(Error::WouldBlock) } else { Ok(taken) }
+        if taken == 0 {
+            return Err(self.shared.would_block(Direction::Write));
+        }
+        self.shared.on_success(Direction::Write);
+        Ok(taken)
     }
 
     /// Claims the send buffer if enough of it is free.
@@ -185,6 +217,9 @@ impl Write for SendHalf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {
             return Ok(0);
+        }
+        if self.shared.is_nonblocking() {
+            return Ok(self.try_write(bytes)?);
         }
         loop {
             if let Some(error) = self.fault() {

@@ -2,17 +2,24 @@
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
+use std::sync::{Arc, OnceLock};
 
-use crate::cell::{ApplicationSide, EngineSide};
+use netchannel_units::Timestamp;
+
+use crate::cell::{ApplicationSide, CellState, EngineSide};
+use crate::engine::StreamKey;
 use crate::error::Error;
 use crate::port::{Doorbell, What};
-use crate::runtime::{CellWait, Reach, Waited};
+use crate::runtime::{CellWait, Keeper, Reach, Waited};
 use crate::shared::StreamSeed;
+use crate::stream::readiness::Readiness;
 
 /// What both halves share; the last one to go releases the stream.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) keeper: Reach,
     pub(super) seed: StreamSeed,
+    /// Made when somebody waits elsewhere.
+    pub(super) readiness: OnceLock<Box<Readiness>>,
 }
 
 impl Drop for Shared {
@@ -22,6 +29,22 @@ impl Drop for Shared {
 }
 
 impl Shared {
+    /// The runtime, if the engine is its own.
+    pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
+        match &self.keeper {
+            Reach::Here(keeper) => Some(keeper),
+            Reach::There(_) => None,
+        }
+    }
+
+    pub(crate) fn key(&self) -> StreamKey {
+        self.seed.key
+    }
+
+    pub(crate) fn cell(&self) -> &CellState {
+        self.seed.cell.state()
+    }
+
     pub(super) fn engine(&self) -> &EngineSide {
         &self.seed.cell.state().engine
     }
@@ -46,8 +69,18 @@ impl Shared {
 
     /// Waits for what the engine writes into the cell; `word` says who waits.
     pub(super) fn wait(&self, word: &AtomicU32, ready: impl Fn() -> bool) -> Result<Waited, Error> {
+        self.wait_until(word, ready, None)
+    }
+
+    /// The same, at most until `deadline`.
+    pub(super) fn wait_until(
+        &self,
+        word: &AtomicU32,
+        ready: impl Fn() -> bool,
+        deadline: Option<Timestamp>,
+    ) -> Result<Waited, Error> {
         let group = self.seed.key.group();
-        self.keeper.wait(&CellWait { word, ready, group }, None)
+        self.keeper.wait(&CellWait { word, ready, group }, deadline)
     }
 
     /// Why the session is over.

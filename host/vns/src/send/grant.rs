@@ -57,7 +57,7 @@ fn is_newer(grant: GrantId, than: Option<GrantId>) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wish {
     /// More bytes than this wait for a window rather than go eagerly.
-    above: u64,
+    above: u32,
     stage: Stage,
 }
 
@@ -70,7 +70,7 @@ enum Stage {
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { above: u64::MAX, stage: Stage::Idle }
+        Self { above: u32::MAX, stage: Stage::Idle }
     }
 }
 
@@ -78,14 +78,14 @@ impl SendHalf {
     /// From now on more than `above` bytes wait for a window instead of going eagerly, once per window:
     /// eager bytes are copied on both sides.
     pub fn prefer_window(&mut self, above: u64) {
-        self.wish.above = above;
+        self.wish.above = u32::try_from(above).unwrap_or(u32::MAX);
     }
 
     fn wishes_window(&self) -> bool {
-        self.wish.above < u64::MAX
+        self.wish.above < u32::MAX
             && self.grant.is_none()
             && self.resend.is_empty()
-            && self.backlog() > self.wish.above
+            && self.backlog() > u64::from(self.wish.above)
     }
 
     /// Whether bytes wait for the answer to a wish for a window.
@@ -124,9 +124,9 @@ impl SendHalf {
     /// ring, and one WRITE does not cross its end.
     pub(super) fn window_of(&self, start: StreamOffset) -> Option<(Grant, u64)> {
         let newest = self.grant?;
-        let (grant, end) = match self.older {
+        let (grant, end) = match self.older.as_deref() {
             _ if start >= newest.from => (newest, u64::MAX),
-            Some(older) if start >= older.from => (older, newest.from.saturating_since(start)),
+            Some(older) if start >= older.from => (*older, newest.from.saturating_since(start)),
             _ => return None,
         };
         let left = (grant.size() - grant.position(start)).min(end);
@@ -141,7 +141,7 @@ impl SendHalf {
         }
         self.newest = Some(grant.id);
         if self.state != SendState::Finished {
-            self.older = self.grant.replace(grant);
+            self.older = self.grant.replace(grant).map(Box::new);
         }
     }
 

@@ -1,0 +1,157 @@
+//! Streams whose application waits elsewhere: non-blocking calls and the descriptor to wait on.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use netchannel_shared_memory::wake::Wake;
+
+use crate::error::Error;
+use crate::ready::{DIRECTIONS, Direction, Target, Watch, bits};
+use crate::shared::{Command, lock};
+use crate::stream::shared::Shared;
+
+/// A descriptor that is readable when a stream is worth trying: for `poll(2)`, `epoll(7)`, and the event loops
+/// that are built upon them.
+///
+/// It is an eventfd, made when it is asked for; clones are the same one. **Level-triggered**: it stays readable
+/// while a direction is ready that is waited for, and only a call that answers
+/// [`Error::WouldBlock`] makes it unreadable. There is nothing to read from it. (Every time that a direction
+/// becomes ready is an edge, too, so `EPOLLET` and Tokio's `AsyncFd` work.)
+///
+/// A direction is waited for from the first call of that direction that answered `WouldBlock` until one succeeds;
+/// reading also from the start. So a stream that nobody wants to write to is not readable because it could be
+/// written to.
+///
+/// While an application sleeps on descriptors nobody drives an inline engine; the runtime's helper thread takes it
+/// over within 500 us and signals them. (A dedicated poller does so at once.)
+///
+/// `examples/epoll.rs` serves many streams with one thread this way.
+#[derive(Clone, Debug)]
+pub struct Pollable {
+    wake: Arc<Wake>,
+}
+
+impl Pollable {
+    pub(crate) fn new(wake: Arc<Wake>) -> Self {
+        Self { wake }
+    }
+}
+
+impl AsFd for Pollable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.fd()
+    }
+}
+
+impl AsRawFd for Pollable {
+    fn as_raw_fd(&self) -> RawFd {
+        self.wake.fd().as_raw_fd()
+    }
+}
+
+/// What both halves know about waiting elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    nonblocking: AtomicBool,
+    /// Descriptor bits of directions that are waited for.
+    waited: AtomicU32,
+    descriptors: Mutex<[Option<Arc<Wake>>; 2]>,
+}
+
+impl Shared {
+    /// The call succeeded: the direction is not waited for any more.
+    #[inline]
+    pub(super) fn on_success(&self, direction: Direction) {
+        let bit = bits::descriptor(direction);
+        if let Some(readiness) = self.readiness.get()
+            && readiness.waited.load(Relaxed) & bit != 0
+        {
+            readiness.waited.fetch_and(!bit, AcqRel);
+        }
+    }
+
+    /// Made when somebody asks: idle streams are to be small.
+    fn readiness(&self) -> &Readiness {
+        self.readiness.get_or_init(Box::default)
+    }
+
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) {
+        self.readiness().nonblocking.store(nonblocking, Relaxed);
+    }
+
+    pub(super) fn is_nonblocking(&self) -> bool {
+        self.readiness.get().is_some_and(|readiness| readiness.nonblocking.load(Relaxed))
+    }
+
+    /// A descriptor that tells of these directions.
+    pub(super) fn pollable(&self, directions: &[Direction]) -> Result<Pollable, Error> {
+        if self.keeper().is_none() {
+            let reason = "streams of an engine in another process have no descriptors yet".into();
+            return Err(Error::Config { reason });
+        }
+        let readiness = self.readiness();
+        let mut descriptors = lock(&readiness.descriptors);
+        let made = directions.iter().find_map(|d| descriptors[*d as usize].clone());
+        let wake = match made {
+            Some(wake) => wake,
+            None => Arc::new(
+                Wake::new().map_err(Error::shared_memory("making a descriptor to wait on"))?,
+            ),
+        };
+        for direction in directions {
+            let place = &mut descriptors[*direction as usize];
+            if place.is_some() {
+                continue;
+            }
+            *place = Some(Arc::clone(&wake));
+            let target = Target::Descriptor(Arc::clone(&wake));
+            let watch = Watch { stream: self.seed.key, direction: *direction, target };
+            self.keeper.submit(Command::Watch(watch));
+            if *direction == Direction::Read {
+                self.wait_elsewhere(*direction, &wake);
+            }
+        }
+        Ok(Pollable { wake })
+    }
+
+    /// The direction was not ready: whoever sleeps on its descriptor is to hear when it is.
+    pub(super) fn would_block(&self, direction: Direction) -> Error {
+        if let Some(readiness) = self.readiness.get() {
+            let descriptors = lock(&readiness.descriptors);
+            if let Some(wake) = &descriptors[direction as usize] {
+                self.settle(direction, wake, &descriptors);
+            }
+        }
+        Error::WouldBlock
+    }
+
+    /// Makes a descriptor unreadable, unless something is ready that it is to tell of.
+    fn settle(&self, direction: Direction, wake: &Arc<Wake>, all: &[Option<Arc<Wake>>; 2]) {
+        if let Err(error) = wake.drain() {
+            tracing::warn!(%error, "cannot take back the signal of a descriptor");
+        }
+        self.wait_elsewhere(direction, wake);
+        // The signal that was taken back may have been the other direction's.
+        let waited = self.readiness().waited.load(Relaxed);
+        for other in DIRECTIONS {
+            let same = all[other as usize].as_ref().is_some_and(|its| Arc::ptr_eq(its, wake));
+            if other != direction && same && waited & bits::descriptor(other) != 0 {
+                self.wait_elsewhere(other, wake);
+            }
+        }
+    }
+
+    /// Arms a direction; signals its descriptor if it is ready.
+    fn wait_elsewhere(&self, direction: Direction, wake: &Wake) {
+        let bit = bits::descriptor(direction);
+        self.readiness().waited.fetch_or(bit, AcqRel);
+        if self.seed.cell.state().arm(bit, direction)
+            && let Err(error) = wake.notify()
+        {
+            tracing::warn!(%error, "cannot signal a stream's descriptor");
+        }
+    }
+}
