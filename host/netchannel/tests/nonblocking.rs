@@ -288,8 +288,11 @@ fn descriptors_tell_of_reset_stop_and_the_death_of_the_session() {
 fn a_peer_that_is_stopped_makes_descriptors_and_lists_ready() {
     within(LIMIT, "peer death", || {
         // The control connection ends: as far as the survivor knows, the peer is dead.
-        let keepalive =
-            Keepalive { interval: Duration::from_millis(100), timeout: Duration::from_millis(300) };
+        let keepalive = Keepalive {
+            interval: Duration::from_millis(100),
+            timeout: Duration::from_millis(300),
+            ..Keepalive::default()
+        };
         let config = || Config { keepalive, ..config() };
         let pair = Pair::of(config(), config());
         let (ours, mut theirs) = pair.stream();

@@ -64,7 +64,8 @@ impl SendHalf {
     }
 
     fn broken(&self, bits: u32) -> Error {
-        if bits & flags::DEAD != 0 {
+        // What the peer's application said, if it did before its session ended.
+        if bits & flags::STOPPED == 0 {
             return self.shared.session_error();
         }
         let code = self.shared.engine().stop_code.load(Relaxed);
