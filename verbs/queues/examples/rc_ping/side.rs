@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{Failure, Options};
 
 /// A completion that takes longer will not come.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One end of the connection. The first half of the memory is the source, the second the sink.
 pub(crate) struct Side {
