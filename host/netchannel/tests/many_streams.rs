@@ -5,11 +5,9 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,9 +32,8 @@ fn config_of(poller: Poller) -> Config {
 struct Held {
     /// Proportional set size: memory shared by `n` processes counts for one `n`th.
     proportional: i64,
-    /// Private memory, and every page of every shared segment that the process has open, mapped or
-    /// not, as if nobody shared it.
-    attributed: i64,
+    /// Resident set size: as if nobody shared anything.
+    resident: i64,
     /// Queue pairs.
     queue_pairs: usize,
     /// Times that its threads woke up.
@@ -53,15 +50,15 @@ impl Held {
         };
         Self {
             proportional: kib("Pss:") << 10,
-            attributed: (kib("Pss_Anon:") << 10) + open_segments(),
+            resident: kib("Rss:") << 10,
             queue_pairs: stats.channels.len(),
             wakeups: stats.wakeups,
         }
     }
 
     fn show(self) -> String {
-        let Self { proportional, attributed, queue_pairs, wakeups } = self;
-        format!("held {proportional} {attributed} {queue_pairs} {wakeups}")
+        let Self { proportional, resident, queue_pairs, wakeups } = self;
+        format!("held {proportional} {resident} {queue_pairs} {wakeups}")
     }
 
     fn read(line: &str) -> Self {
@@ -69,24 +66,11 @@ impl Held {
         let mut next = || words.next().unwrap().parse::<i64>().unwrap();
         Self {
             proportional: next(),
-            attributed: next(),
+            resident: next(),
             queue_pairs: next() as usize,
             wakeups: next() as u64,
         }
     }
-}
-
-/// Bytes in use of all memfds that this process has open.
-fn open_segments() -> i64 {
-    let mut by_inode = BTreeMap::new();
-    for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
-        let is_memfd =
-            fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().contains("memfd:"));
-        if is_memfd && let Ok(file) = fs::metadata(entry.path()) {
-            by_inode.insert(file.ino(), file.blocks() as i64 * 512);
-        }
-    }
-    by_inode.values().sum()
 }
 
 /// Does nothing in the test itself. In a peer process it does what it reads from standard input.
@@ -218,16 +202,16 @@ impl Hosts {
         {
             let who = format!("{}, {side} side, {when}", self.poller);
             let proportional = after.proportional - before.proportional;
-            let attributed = after.attributed - before.attributed;
+            let resident = after.resident - before.resident;
             println!(
                 "{who}: grew by {} bytes per stream (shared memory counted whole: {}); queue \
                  pairs: {}",
                 proportional / STREAMS as i64,
-                attributed / STREAMS as i64,
+                resident / STREAMS as i64,
                 after.queue_pairs
             );
             assert!(proportional < bound, "{who}: {proportional} bytes");
-            assert!(attributed < bound, "{who}: {attributed} bytes, shared ones counted whole");
+            assert!(resident < bound, "{who}: {resident} bytes, shared ones counted whole");
             assert_eq!(before.queue_pairs, after.queue_pairs, "{who}: queue pairs");
         }
     }

@@ -1,6 +1,5 @@
 //! All control connections of a runtime, driven by the helper thread, never blocking.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +12,7 @@ use crate::error::Error;
 use crate::runtime::RuntimeInner;
 use crate::runtime::helper::{ConnectReply, HelperCommand};
 use crate::runtime::link::{Link, Stage, answer, dial};
-use crate::shared::SessionShared;
+use crate::shared::lock;
 
 /// Control connections that wait for the handshake at most; more are closed at once.
 const MAX_HANDSHAKES: usize = 128;
@@ -23,8 +22,6 @@ const MAX_HANDSHAKES: usize = 128;
 pub(super) struct Links {
     listeners: Vec<TcpListener>,
     links: Vec<Link>,
-    /// Sessions that this side dialled, by address.
-    sessions: HashMap<SocketAddr, Arc<SessionShared>>,
 }
 
 impl Links {
@@ -45,10 +42,9 @@ impl Links {
     }
 
     fn connect(&mut self, inner: &RuntimeInner, peer: SocketAddr, reply: Arc<ConnectReply>) {
-        // One that has failed is about to end; the peer may be back already.
-        let session = self.sessions.get(&peer).filter(|session| session.failure().is_none());
-        if let Some(session) = session {
-            reply.answer(Ok(Arc::clone(session)));
+        // It may have come while the command waited.
+        if let Some(session) = inner.dialed_session(peer) {
+            reply.answer(Ok(session));
             return;
         }
         let dialing = |link: &&mut Link| {
@@ -79,7 +75,7 @@ impl Links {
                         && link.dialed
                         && session.failure().is_none()
                     {
-                        self.sessions.insert(link.peer, Arc::clone(session));
+                        lock(&inner.dialed).insert(link.peer, Arc::clone(session));
                     }
                     index += 1;
                 }
@@ -87,9 +83,11 @@ impl Links {
                     let link = self.links.swap_remove(index);
                     if let Stage::Up { session } = &link.stage
                         && link.dialed
-                        && self.sessions.get(&link.peer).is_some_and(|s| Arc::ptr_eq(s, session))
                     {
-                        self.sessions.remove(&link.peer);
+                        let mut dialed = lock(&inner.dialed);
+                        if dialed.get(&link.peer).is_some_and(|s| Arc::ptr_eq(s, session)) {
+                            dialed.remove(&link.peer);
+                        }
                     }
                     link.end(inner, error);
                 }

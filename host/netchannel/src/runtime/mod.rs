@@ -24,6 +24,7 @@ mod wait;
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -79,6 +80,8 @@ pub(crate) struct RuntimeInner {
     slab_maker: Mutex<Box<dyn SlabMaker>>,
     device_events: Box<dyn DeviceEvents>,
     commands: Mutex<Vec<HelperCommand>>,
+    /// Sessions that this side dialled, by address; the helper thread adds and removes.
+    dialed: Mutex<HashMap<SocketAddr, Arc<SessionShared>>>,
     cores: Cores,
     next_port: AtomicU32,
     list_numbers: Mutex<ListNumbers>,
@@ -192,6 +195,7 @@ impl Runtime {
             device_events: Box::new(context.clone()),
             slab_maker: Mutex::new(Box::new(context)),
             commands: Mutex::default(),
+            dialed: Mutex::default(),
             cores,
             next_port: AtomicU32::new(1),
             list_numbers: Mutex::default(),

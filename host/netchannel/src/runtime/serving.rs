@@ -58,7 +58,19 @@ impl RuntimeInner {
 
     /// Finds or makes a session with a peer. False if the runtime was closed.
     pub(crate) fn dial(&self, peer: SocketAddr, reply: Arc<ConnectReply>) -> bool {
+        if let Some(session) = self.dialed_session(peer)
+            && !self.is_stopping()
+        {
+            reply.answer(Ok(session));
+            return true;
+        }
         self.command(HelperCommand::Connect { peer, reply })
+    }
+
+    /// The session that this side has with a peer already. One that has failed is about to end;
+    /// the peer may be back by then.
+    pub(super) fn dialed_session(&self, peer: SocketAddr) -> Option<Arc<SessionShared>> {
+        lock(&self.dialed).get(&peer).filter(|session| session.failure().is_none()).cloned()
     }
 
     /// Opens a stream for an application.
