@@ -11,8 +11,8 @@ pub const CASES: &[Case] =
 
 /// As many chunks as in the stack's case, from one buffer into another of its size.
 fn chunks() -> Box<dyn Bench> {
-    let from = vec![7; CHUNKS * CHUNK];
-    let mut to = vec![0; CHUNKS * CHUNK];
+    let from = vec![7u8; CHUNKS * CHUNK];
+    let mut to = vec![0u8; CHUNKS * CHUNK];
     Box::new(move || {
         for (from, to) in from.chunks(CHUNK).zip(to.chunks_mut(CHUNK)) {
             black_box(&mut *to).copy_from_slice(black_box(from));
