@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::thread;
-
 use common::place::Place;
-use common::{ANY_PORT, LIMIT, config, connect, receive, send, start, within};
-use netchannel::{AttachServer, Config, Idle, Listener, Poller, Runtime};
+use common::transfers::exchange;
+use common::{ANY_PORT, LIMIT, config, start, within};
+use netchannel::{AttachServer, Config, Idle, Poller, Runtime};
 
 /// An engine that serves, and a runtime that is attached to it.
 struct Attached {
@@ -24,23 +23,6 @@ impl Attached {
         let application = Runtime::attach(server.path(), application).unwrap();
         Self { application, server, engine, _place: place }
     }
-}
-
-/// Moves a pattern from one end to the other and another back.
-fn exchange(from: &Runtime, to: &Listener, total: u64) {
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut stream = to.accept().unwrap();
-            assert_eq!(receive(&mut stream, 7, 1 << 20).unwrap(), total);
-            send(&mut stream, 8, total, 1 << 20).unwrap();
-            stream.close().unwrap();
-        });
-        let mut stream = connect(from, to);
-        send(&mut stream, 7, total, 1 << 20).unwrap();
-        stream.finish();
-        assert_eq!(receive(&mut stream, 8, 1 << 20).unwrap(), total);
-        stream.close().unwrap();
-    });
 }
 
 #[test]

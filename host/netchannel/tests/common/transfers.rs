@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::thread;
 
+use netchannel::{Listener, Runtime};
+
 use super::{Pair, Random, check, connect, fill, receive, send};
 
 /// `total` bytes each way at the same time, with half closes.
@@ -100,4 +102,21 @@ fn answer(stream: &mut netchannel::Stream) {
     assert_eq!(receive(stream, seed, 30_000).unwrap(), size_of_stream(seed));
     send(stream, !seed, size_of_stream(!seed), 30_000).unwrap();
     stream.finish();
+}
+
+/// Moves a pattern from one end to the other and another back.
+pub(crate) fn exchange(from: &Runtime, to: &Listener, total: u64) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = to.accept().unwrap();
+            assert_eq!(receive(&mut stream, 7, 1 << 20).unwrap(), total);
+            send(&mut stream, 8, total, 1 << 20).unwrap();
+            stream.close().unwrap();
+        });
+        let mut stream = connect(from, to);
+        send(&mut stream, 7, total, 1 << 20).unwrap();
+        stream.finish();
+        assert_eq!(receive(&mut stream, 8, 1 << 20).unwrap(), total);
+        stream.close().unwrap();
+    });
 }
