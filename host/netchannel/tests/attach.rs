@@ -49,3 +49,18 @@ fn streams_are_the_same_with_every_driver() {
         }
     });
 }
+
+#[test]
+fn the_socket_is_for_its_user_alone_and_goes_with_the_server() {
+    use std::os::unix::fs::PermissionsExt;
+    let attached = Attached::new(Config { poller: Poller::Dedicated, ..config() }, config());
+    let path = attached.server.path().to_owned();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let second = attached.engine.serve(&path).err().unwrap();
+    assert!(second.to_string().contains("engine that runs"), "{second}");
+    assert!(attached.application.serve(path.with_extension("other")).is_err(), "it has no engine");
+    drop(attached.server);
+    assert!(!path.exists());
+    let error = attached.application.listen(ANY_PORT.into()).err().unwrap();
+    assert!(error.to_string().contains("is gone"), "{error}");
+}

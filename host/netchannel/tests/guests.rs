@@ -32,6 +32,7 @@ fn guest() {
     let words: Vec<&str> = task.split(' ').collect();
     let (task, socket, address) = match words[..] {
         ["peer"] => return peer(),
+        ["engine", socket] => return engine(Path::new(socket)),
         [task, socket, address] => (task, socket, address),
         _ => panic!("{task}"),
     };
@@ -41,7 +42,6 @@ fn guest() {
     match task {
         "flood" => flood(stream),
         "steady" => steady(stream, runtime),
-        "patient" => patient(stream),
         other => panic!("unknown task {other}"),
     }
 }
@@ -105,11 +105,14 @@ fn steady(mut stream: Stream, runtime: Runtime) {
     runtime.close().unwrap();
 }
 
-/// Reads, and says why that ended.
-fn patient(mut stream: Stream) {
-    println!("ready");
-    let error = io::copy(&mut stream, &mut io::sink()).unwrap_err();
-    println!("error {:?} {error}", error.kind());
+/// An engine for others.
+fn engine(socket: &Path) {
+    let runtime = start(Config { poller: Poller::Dedicated, ..config() });
+    let _server = runtime.serve(socket).unwrap();
+    println!("serving");
+    loop {
+        thread::park();
+    }
 }
 
 /// A process with a task.
@@ -220,5 +223,52 @@ fn applications_that_die_leave_nothing_and_disturb_nobody() {
     within(8 * LIMIT, "deaths", || {
         deaths(Poller::Dedicated);
         deaths(Poller::Inline);
+    });
+}
+
+/// Killed or stopped in order, the engine leaves errors behind and nobody who waits.
+#[test]
+fn an_engine_that_dies_is_an_error_for_everybody() {
+    within(LIMIT, "the death of an engine", || {
+        let place = Place::new();
+        let mut engine = Guest::with_task(&format!("engine {}", place.socket().display()));
+        engine.says("serving");
+        let application = Runtime::attach(place.socket(), config()).unwrap();
+        let listener = application.listen(ANY_PORT.into()).unwrap();
+        let peer = start(config());
+        let theirs = peer.listen(ANY_PORT.into()).unwrap();
+        let connect = || application.connect(theirs.local_addr(), &StreamOptions::default());
+        let (mut tx, mut rx) = connect().unwrap().split();
+        let other_end = theirs.accept().unwrap();
+        let accepting = thread::spawn(move || listener.accept().err().unwrap());
+        let reading = thread::spawn(move || io::copy(&mut rx, &mut io::sink()).unwrap_err());
+        let writing = thread::spawn(move || {
+            let bytes = vec![1; 1 << 20];
+            loop {
+                if let Err(error) = tx.write_all(&bytes) {
+                    return error;
+                }
+            }
+        });
+        thread::sleep(Duration::from_millis(20));
+        engine.kill();
+        let said = [
+            accepting.join().unwrap().to_string(),
+            reading.join().unwrap().to_string(),
+            writing.join().unwrap().to_string(),
+            connect().err().unwrap().to_string(),
+        ];
+        for said in said {
+            assert!(said.contains("the engine at") && said.contains("is gone"), "{said}");
+        }
+        assert!(application.close().unwrap_err().to_string().contains("is gone"));
+        drop(other_end);
+
+        // The socket that it left behind is no obstacle to the next.
+        let left = Runtime::attach(place.socket(), config()).err().unwrap();
+        assert_eq!(left.kind(), io::ErrorKind::ConnectionRefused, "{left}");
+        let next = start(config());
+        let server = next.serve(place.socket()).unwrap();
+        drop(Runtime::attach(server.path(), config()).unwrap());
     });
 }

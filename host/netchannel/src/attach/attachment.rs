@@ -127,7 +127,7 @@ impl Attachment {
     pub(crate) fn close(&self) -> Result<(), Error> {
         let deadline = now() + LINGER;
         let mut left = 1;
-        while left > 0 && !self.link.is_over() && now() < deadline {
+        while left > 0 && now() < deadline {
             left = match self.link.ask(Operation::Unfinished)?.0 {
                 Answer::Unfinished(count) => count,
                 other => return Err(self.link.unexpected(&other)),
