@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use netchannel::config::Controller;
-use netchannel::{Config, DeviceChoice, Idle, Keepalive, Policy, Poller};
+use netchannel::{Config, DeviceChoice, Idle, Keepalive, PathClass, Policy, Poller};
 use netchannel_verbs::rdma::OpenOptions;
 use netchannel_verbs::soft::{LinkModel, SoftOptions};
 use serde::Deserialize;
@@ -136,6 +136,8 @@ struct File {
     window: Option<Amount>,
     chunk: Option<Amount>,
     session_memory: Option<Amount>,
+    bulk_delay_us: Option<u32>,
+    class: ClassFile,
     keepalive: KeepaliveFile,
     rdma: RdmaFile,
     soft: SoftFile,
@@ -147,6 +149,27 @@ struct KeepaliveFile {
     interval_ms: Option<u32>,
     timeout_ms: Option<u32>,
     outage_ms: Option<u32>,
+}
+
+/// What the network tells classes apart by.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClassFile {
+    latency: PathFile,
+    throughput: PathFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PathFile {
+    traffic_class: u8,
+    service_level: u8,
+}
+
+impl From<PathFile> for PathClass {
+    fn from(file: PathFile) -> Self {
+        Self { traffic_class: file.traffic_class, service_level: file.service_level }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -231,6 +254,11 @@ impl File {
             window: fits(self.window, standard.window)?,
             chunk: fits(self.chunk, standard.chunk)?,
             session_memory: fits(self.session_memory, standard.session_memory)?,
+            bulk_delay: self
+                .bulk_delay_us
+                .map_or(standard.bulk_delay, |us| Duration::from_micros(us.into())),
+            latency_path: self.class.latency.into(),
+            throughput_path: self.class.throughput.into(),
             keepalive: Keepalive {
                 interval: milliseconds(self.keepalive.interval_ms, standard.keepalive.interval),
                 timeout: milliseconds(self.keepalive.timeout_ms, standard.keepalive.timeout),
@@ -321,6 +349,8 @@ mod tests {
             idle = "spin"
             window = "512KiB"
             chunk = 65536
+            bulk_delay_us = 20
+            class.latency = { traffic_class = 184, service_level = 5 }
             keepalive = { interval_ms = 100, timeout_ms = 900, outage_ms = 20000 }
             rdma = { port = 2, gid_index = 3, mtu = 1024 }
             [soft]
@@ -332,6 +362,9 @@ mod tests {
         assert_eq!(config.device, DeviceChoice::Named("soft".into()));
         assert_eq!((config.channels, config.window, config.chunk), (8, 512 << 10, 64 << 10));
         assert_eq!((config.latency_channels, config.groups), (2, 3));
+        assert_eq!(config.bulk_delay, Duration::from_micros(20));
+        assert_eq!(config.latency_path, PathClass { traffic_class: 184, service_level: 5 });
+        assert_eq!(config.throughput_path, PathClass::default());
         assert_eq!((config.polling_cores, config.pin), (2, vec![2, 3]));
         assert_eq!((config.policy, config.poller), (Policy::RoundRobin, Poller::Dedicated));
         assert_eq!(config.congestion.to_string(), "fixed:1048576");

@@ -94,6 +94,15 @@ impl Default for Keepalive {
     }
 }
 
+/// What a network tells the packets of a class by. What it does about them is configured there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathClass {
+    /// Traffic class of the IP header: DSCP in the upper six bits.
+    pub traffic_class: u8,
+    /// Service level (0 to 15) of InfiniBand; RoCE maps it to a priority of Ethernet.
+    pub service_level: u8,
+}
+
 /// Settings of a runtime.
 ///
 /// ```
@@ -132,6 +141,13 @@ pub struct Config {
     pub window: usize,
     /// Most bytes of one chunk; 0 chooses by device.
     pub chunk: usize,
+    /// Bulk bytes outstanding at a port of known rate are bounded by what it carries in this time, so
+    /// that latency messages do not wait longer for them; zero is no bound.
+    pub bulk_delay: Duration,
+    /// Network priority of latency Channels.
+    pub latency_path: PathClass,
+    /// Network priority of throughput Channels.
+    pub throughput_path: PathClass,
     /// Most bytes of receive windows per session, group and application.
     pub session_memory: usize,
     /// Signs of life.
@@ -161,6 +177,9 @@ impl Default for Config {
             spin_before_sleep: Duration::from_micros(10),
             window: 1 << 20,
             chunk: 0,
+            bulk_delay: Duration::from_micros(50),
+            latency_path: PathClass::default(),
+            throughput_path: PathClass::default(),
             session_memory: 64 << 20,
             keepalive: Keepalive::default(),
             rdma: Default::default(),
@@ -209,6 +228,15 @@ impl Config {
                 self.session_memory
             ));
         }
+        for path in [self.latency_path, self.throughput_path] {
+            if path.service_level > 15 {
+                let level = path.service_level;
+                return wrong(format!("a service level is {level}, must be 0 to 15"));
+            }
+        }
+        if self.bulk_delay > Duration::from_secs(1) {
+            return wrong(format!("bulk_delay is {:?}, must be at most 1 s", self.bulk_delay));
+        }
         if self.keepalive.timeout < self.keepalive.interval * 2 {
             return wrong(format!(
                 "the keepalive timeout ({:?}) must be at least twice the interval ({:?})",
@@ -230,6 +258,13 @@ impl Config {
     pub(crate) fn classes(&self) -> impl Iterator<Item = (GroupId, Class)> {
         let throughput = (1..=self.groups).map(|id| (GroupId(id as u8), Class::Throughput));
         std::iter::once((GroupId(0), Class::Latency)).chain(throughput)
+    }
+
+    pub(crate) fn path_of(&self, class: Class) -> PathClass {
+        match class {
+            Class::Latency => self.latency_path,
+            Class::Throughput => self.throughput_path,
+        }
     }
 
     /// Channels per session of a group.

@@ -58,7 +58,7 @@ mod region;
 mod shared;
 
 pub use attach::server::AttachServer;
-pub use config::{Config, DeviceChoice, Idle, Keepalive, Policy, Poller, StreamOptions};
+pub use config::{Config, DeviceChoice, Idle, Keepalive, PathClass, Policy, Poller, StreamOptions};
 pub use device::{DeviceList, devices};
 pub use error::Error;
 pub use listener::Listener;
@@ -68,5 +68,5 @@ pub use netchannel_verbs::DeviceAttributes;
 pub use netchannel_verbs::device::Provider;
 pub use ready_list::{Event, Interest, ReadyList, Registration};
 pub use runtime::{Connecting, PollerReport, Runtime};
-pub use stats::{ChannelStats, CoreStats, GroupStats, Stats};
+pub use stats::{BulkStats, ChannelStats, CoreStats, GroupStats, Stats};
 pub use stream::{Chunk, Pollable, ReceiveHalf, Reservation, SendHalf, Stream, StreamInfo};

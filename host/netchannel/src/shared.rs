@@ -13,6 +13,7 @@ use netchannel_wire::control::ChannelMessage;
 use crate::application::{Application, ApplicationId};
 use crate::cell::Cell;
 use crate::engine::StreamKey;
+use crate::engine::budget::PortBudget;
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port::EnginePort;
@@ -292,6 +293,8 @@ pub(crate) struct Shared {
     helper_wanted: AtomicBool,
     next_session: AtomicU32,
     pub(crate) helper_wake: Wake,
+    /// The bulk budget of the port; none where there is nothing to bound.
+    pub(crate) budget: OnceLock<PortBudget>,
 }
 
 impl Shared {
@@ -300,6 +303,7 @@ impl Shared {
             Wake::new().map_err(Error::shared_memory("making the helper thread's wake-up"))?;
         Ok(Self {
             helper_wake,
+            budget: OnceLock::new(),
             local: Application::local(),
             counters: Counters::default(),
             listeners: Mutex::default(),

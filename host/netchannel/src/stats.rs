@@ -49,6 +49,19 @@ pub struct Stats {
     pub cores: Vec<CoreStats>,
     /// Times that a Channel group changed its polling core.
     pub moves: u64,
+    /// The bulk budget of the port; none where nothing is bounded.
+    pub bulk: Option<BulkStats>,
+}
+
+/// The bulk budget of a port.
+#[derive(Clone, Copy, Debug)]
+pub struct BulkStats {
+    /// Bytes of throughput streams that may be outstanding.
+    pub budget: u64,
+    /// Bytes that are.
+    pub outstanding: u64,
+    /// Times that the port ran dry though bytes waited.
+    pub dry: u64,
 }
 
 /// Counters of a Channel group.
@@ -131,6 +144,10 @@ impl Stats {
         all.wakeups = counters.wakeups.value();
         all.failover_gaps = inner.shared.gaps.list();
         (all.cores, all.moves) = inner.core_stats();
+        all.bulk = inner.shared.budget.get().map(|budget| {
+            let (budget, outstanding, dry) = budget.figures();
+            BulkStats { budget, outstanding, dry }
+        });
         all.channels.sort_by_key(|channel| (channel.session, channel.id));
         all
     }

@@ -87,6 +87,18 @@ fn hello(versions: VersionRange, provider: &str, channels: Vec<ChannelOffer>) ->
     client.poll_transmit().unwrap().to_vec()
 }
 
+/// A Hello with offers that the client's own checks would not let pass.
+fn raw_hello(channels: Vec<ChannelOffer>) -> Vec<u8> {
+    use netchannel_wire::control::{ControlMessage, record};
+    let bytes = hello(VersionRange::CURRENT, "soft", Vec::new());
+    let Ok(Some(ControlMessage::Hello(mut hello))) = record::decode(&bytes[record::PREFIX_LEN..])
+    else {
+        unreachable!("a Hello of our own")
+    };
+    hello.channels = channels;
+    record::encode(&ControlMessage::Hello(hello)).unwrap()
+}
+
 /// One test, because it counts what the process holds.
 #[test]
 fn rubbish_on_the_control_port_disturbs_nobody() {
@@ -120,6 +132,29 @@ fn rubbish_on_the_control_port_disturbs_nobody() {
         let answer = say(address, &hello(VersionRange::CURRENT, "rdma", Vec::new()), true);
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.contains("rdma"), "{answer}");
+        // Groups and classes that do not fit together, and more Channels than a group may have.
+        let with = |index, class, group| ChannelOffer { index, class, endpoint: vec![1], group };
+        let (latency, bulk) = (Class::Latency, Class::Throughput);
+        let many = (0..65).map(|index| with(index, bulk, 0)).collect();
+        for (offers, expected) in [
+            (vec![with(0, latency, 1), with(1, bulk, 1)], "another class than its group"),
+            (vec![with(0, bulk, 200)], "number of a group"),
+            (many, "65 Channels in group 0"),
+            (Vec::new(), "no Channels"),
+        ] {
+            let bytes = raw_hello(offers);
+            let answer = say(address, &bytes, true);
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.contains(expected), "{expected}: {answer}");
+        }
+        let known = hello(VersionRange::CURRENT, "soft", vec![with(0, bulk, 0)]);
+        // The class is the byte behind the number of its field, in the offer's map.
+        let at = known.windows(5).rposition(|bytes| bytes == [0xA4, 0, 0, 1, 1]).unwrap() + 4;
+        let mut unknown = known.clone();
+        unknown[at] = 9;
+        let answer = say(address, &unknown, true);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.contains("unknown class 9"), "{answer}");
         // An endpoint that is none.
         for endpoint in [vec![0], vec![255; 200], b"\0abstract-socket".to_vec()] {
             let answer =

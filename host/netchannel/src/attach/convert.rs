@@ -108,5 +108,6 @@ pub(super) fn to_stats(statistics: Statistics) -> Stats {
         groups: Vec::new(),
         cores: Vec::new(),
         moves: 0,
+        bulk: None,
     }
 }

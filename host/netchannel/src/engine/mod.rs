@@ -5,7 +5,7 @@
 //! and [`publish`] go up. Set-up lies apart in [`setup`].
 //!
 //! - [`session`]: what the engine keeps per peer.
-//! - [`buffers`]: send buffers.
+//! - [`buffers`]: send buffers. [`budget`]: what the engines may have outstanding together.
 //! - [`receive`]: messages to streams.
 //! - [`transmit`]: streams to messages.
 //! - [`publish`]: streams to applications.
@@ -14,7 +14,10 @@
 //! - [`doorbells`]: how applications of other processes wake the engine.
 //! - [`setup`]: sessions come and go. [`departures`]: applications do; [`tenants`]: what they have.
 
+pub(crate) mod budget;
 pub(crate) mod buffers;
+#[cfg(test)]
+mod class_tests;
 mod departures;
 mod direct;
 mod doorbells;
@@ -96,6 +99,10 @@ pub(crate) struct Engine<C: Context> {
     last_poll: Timestamp,
     /// When to look for failed sends; `MAX` while nothing was sent.
     look_at: Timestamp,
+    /// What it has of the port's budget.
+    share: budget::Share,
+    /// Whose turn it is to send first.
+    turn: usize,
 }
 
 /// A gap between two polls after which completion times say nothing about the network.
@@ -162,8 +169,12 @@ impl<C: Context> Drive for Engine<C> {
             self.look_for_failures(now);
         }
         let received = self.receive(now);
+        self.look_at_budget(now);
         let mut moved = submitted || received;
-        for slot in 0..self.sessions.len() {
+        // In turn, since they share the port.
+        self.turn = self.turn.wrapping_add(1);
+        let (turn, count) = (self.turn, self.sessions.len());
+        for slot in (0..count).map(|slot| slot.wrapping_add(turn) % count) {
             let due = self.sessions[slot].as_ref().is_some_and(|s| s.attention || s.timer <= now);
             if due {
                 moved |= self.run_session(now, slot as u32);
@@ -343,11 +354,12 @@ impl<C: Context> Engine<C> {
 
     /// Whether a send completion could let something go that waits.
     fn waits_for_sends(&self) -> bool {
+        let others_wait = self.owes_completions();
         self.sessions.iter().flatten().any(|session| {
             session.channels.iter().filter_map(|key| self.group.channel(*key)).any(|channel| {
                 // Full queues, or (with `attention`) bytes that congestion control holds back.
                 let full = !channel.may_draft() || !channel.may_write();
-                channel.has_in_flight() && (full || session.attention)
+                channel.has_in_flight() && (full || session.attention || others_wait)
             })
         })
     }

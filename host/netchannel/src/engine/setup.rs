@@ -54,7 +54,7 @@ fn group_config(class: Class) -> GroupConfig {
 }
 
 /// How SoftRoCE devices describe themselves.
-const SOFTWARE_NIC: &str = "SoftRoCE";
+pub(super) const SOFTWARE_NIC: &str = "SoftRoCE";
 
 /// What a session needs that its two ends agreed on.
 #[derive(Clone, Copy, Debug)]
@@ -206,6 +206,8 @@ impl<C: Context> Engine<C> {
             touched: Vec::new(),
             last_poll: Timestamp::ZERO,
             look_at: Timestamp::MAX,
+            share: Default::default(),
+            turn: 0,
         })
     }
 
@@ -253,7 +255,13 @@ impl<C: Context> Engine<C> {
         let software = self.context.attributes().description.contains(SOFTWARE_NIC);
         let ack_timeout = if software { Some(Duration::from_micros(1_073_741)) } else { None };
         let default = ConnectOptions::default();
-        ConnectOptions { ack_timeout: ack_timeout.unwrap_or(default.ack_timeout), ..default }
+        let path = self.config.path_of(self.shared.class);
+        ConnectOptions {
+            ack_timeout: ack_timeout.unwrap_or(default.ack_timeout),
+            traffic_class: path.traffic_class,
+            service_level: path.service_level,
+            ..default
+        }
     }
 
     fn scheduler_config(&self) -> SchedulerConfig {
@@ -264,7 +272,7 @@ impl<C: Context> Engine<C> {
             0 => 256 << 10,
             bytes => bytes as u64,
         };
-        SchedulerConfig {
+        self.fit_to_port(SchedulerConfig {
             policy: self.config.policy,
             chunk,
             // A peer that loses its processor for a time slice makes a Channel look slow; work for
@@ -273,7 +281,7 @@ impl<C: Context> Engine<C> {
             // Packets per byte stay near those of plain WRITEs however slow a Channel looks.
             min_chunk: if direct { chunk / 2 } else { chunk },
             ..SchedulerConfig::default()
-        }
+        })
     }
 
     /// Ends every session: the device or a queue of the group broke.

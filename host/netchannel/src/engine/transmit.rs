@@ -101,17 +101,37 @@ impl<C: Context> Engine<C> {
         }
         session.views.clear();
         for (number, key) in session.channels.iter().enumerate() {
-            let Some(channel) = self.group.channel(*key) else { continue };
-            session.views.push(view(ChannelId(number as u16), channel));
+            let id = ChannelId(number as u16);
+            // By number, so that a Channel that is gone leaves a gap.
+            let channel = self.group.channel(*key);
+            session.views.push(channel.map_or_else(|| nowhere(id), |channel| view(id, channel)));
         }
         let mut any = false;
         loop {
+            let room = self.room_at_port();
             let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return any };
-            let Some(assignment) = session.scheduler.next(&session.views) else { return any };
+            if room < u64::MAX {
+                for view in &mut session.views {
+                    view.window_left = view.window_left.min(room);
+                }
+            }
+            let Some(assignment) = session.scheduler.next(&session.views) else {
+                if room < u64::MAX && !session.scheduler.is_idle() {
+                    self.on_denied();
+                }
+                return any;
+            };
+            let number = usize::from(assignment.channel.0);
+            let before = session.views[number].outstanding;
             match self.send_assignment(now, slot, assignment) {
-                Ok(sent) => any |= sent,
+                Ok(sent) => {
+                    any |= sent;
+                    if let Some(Some(session)) = self.sessions.get(slot as usize) {
+                        let after = session.views.get(number).map_or(before, |v| v.outstanding);
+                        self.on_sent_at_port(now, before, after);
+                    }
+                }
                 Err(error) => {
-                    let number = usize::from(assignment.channel.0);
                     self.on_post_failed(now, slot, number, &error);
                     return true;
                 }
@@ -261,13 +281,19 @@ impl<C: Context> Engine<C> {
     }
 }
 
+/// Bytes that were posted and have not left as far as this side knows. What the peer confirmed has
+/// left, whether or not it was signalled: without this the last small messages would look
+/// outstanding for ever, and a window smaller than a chunk closed.
+pub(super) fn outstanding<C: Context>(channel: &RcChannel<C, Carried>) -> u64 {
+    let state = channel.state();
+    let unconfirmed = state.stats().bytes_posted - state.stats().bytes_confirmed;
+    state.outstanding().min(unconfirmed)
+}
+
 fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>) -> ChannelView {
     let state = channel.state();
     let draft = channel.draft_bytes();
-    // What the peer confirmed has left, whether or not it was signalled: without this the last
-    // small messages would look outstanding for ever, and a window smaller than a chunk closed.
-    let unconfirmed = state.stats().bytes_posted - state.stats().bytes_confirmed;
-    let outstanding = state.outstanding().min(unconfirmed);
+    let outstanding = outstanding(channel);
     let gone = state.outstanding() - outstanding;
     ChannelView {
         id,
@@ -278,6 +304,20 @@ fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>) -> ChannelVi
         rate: state.rate(),
         completion_time: state.completion_time().unwrap_or_default(),
         message_due: draft > 0 || state.wants_ack() != AckNeed::None,
+    }
+}
+
+/// The view of a Channel that is gone.
+fn nowhere(id: ChannelId) -> ChannelView {
+    ChannelView {
+        id,
+        usable: false,
+        class: None,
+        outstanding: 0,
+        window_left: 0,
+        rate: netchannel_units::Bandwidth::ZERO,
+        completion_time: netchannel_units::Duration::ZERO,
+        message_due: false,
     }
 }
 

@@ -42,6 +42,7 @@ use crate::attach::attachment::Attachment;
 use crate::attach::server::AttachServer;
 use crate::config::{Config, Idle, Poller, StreamOptions};
 use crate::device::{self, Opened};
+use crate::engine::budget::PortBudget;
 use crate::engine::setup::SlabMaker;
 use crate::engine::{Drive, Engine};
 use crate::error::Error;
@@ -177,6 +178,9 @@ impl Runtime {
     fn with_context<C: Context>(context: C, reason: String, config: Config) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new()?);
         let device = context.attributes().clone();
+        if let Some(budget) = PortBudget::new(&device, &config) {
+            let _ = shared.budget.set(budget);
+        }
         let groups = config
             .classes()
             .map(|(id, class)| {
