@@ -294,6 +294,7 @@ Examples:
   netchannel perf bw --local --vs tcp         both here, beside kernel TCP
   netchannel perf bw --local --zero-copy      applications work in the stack's memory
   netchannel perf lat --local --idle sleep --json
+  netchannel perf bw --local --fail-channel-every 1s -D 60     streams outlive their queue pairs
 
 Without HOST this is the server: it serves one client and ends. The client's settings of the
 workload and of the engine hold on both sides; each side chooses its own device. Streams use
@@ -449,6 +450,11 @@ pub(crate) struct MeasureArgs {
     /// Compare every byte at the receiver (costs bandwidth)
     #[arg(long)]
     pub(crate) verify: bool,
+
+    /// Break a Channel this often while it runs, in turn on both sides (1s, 200ms): its queue pair is
+    /// moved to error. Implies --verify; the result tells the failovers and the gaps
+    #[arg(long, value_name = "TIME", value_parser = quantity::period)]
+    pub(crate) fail_channel_every: Option<Duration>,
 
     /// Print the result as JSON on standard output
     #[arg(long)]

@@ -81,6 +81,15 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// A time with its unit: `1s`, `0.5s`, `200ms`; without one it is in seconds.
+pub(crate) fn period(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix("ms") {
+        Some(millis) => seconds(millis).map(|time| time / 1_000),
+        None => seconds(text.strip_suffix('s').unwrap_or(text)),
+    }
+    .map_err(|_| format!("`{text}` is no time; write for example 1s or 200ms"))
+}
+
 /// Bytes for people.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];

@@ -215,3 +215,19 @@ fn limits_have_one_form() {
         assert!(output.contains(word), "{word} in {output}");
     }
 }
+
+/// Channels are broken while bytes flow; every byte is compared.
+#[test]
+fn streams_outlive_channels_that_are_broken() {
+    let report = perf(&["bw", "-D", "2", "--streams", "2", "--fail-channel-every", "100ms"]);
+    let failover = &report["failover"];
+    let number = |name: &str| failover[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
+    assert_eq!(keys(failover).len(), 7, "{failover}");
+    assert_eq!(failover["verified"], true);
+    assert!(number("broken") >= 4.0, "{failover}");
+    assert!(number("failovers") >= 2.0 * number("broken"), "both sides fence: {failover}");
+    assert!(number("gap_max_us") >= number("gap_p50_us") && number("gap_p50_us") > 0.0);
+    let channels = report["per_channel"].as_array().unwrap();
+    let sum: u64 = channels.iter().map(|channel| channel["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(sum, report["bytes"].as_u64().unwrap());
+}

@@ -98,12 +98,15 @@ impl Merge for Moved {
 }
 
 fn send_one(mut connection: Box<dyn Connection>, load: &Load) -> Result<Moved> {
-    let buffer = pattern(load.size);
+    let mut buffer = pattern(load.size);
     let start = Instant::now();
     let mut sent = 0u64;
     let mut position = 0;
     let mut until_clock = CLOCK_STEP;
     loop {
+        if load.verify && position == 0 {
+            stamp(&mut buffer, sent / load.size as u64);
+        }
         let end = load.size.min(position + load.write_size);
         let piece = &buffer[position..end];
         let written = if load.zero_copy {
@@ -154,15 +157,15 @@ fn make_in_place(connection: &mut dyn Connection, piece: &[u8], fill: bool) -> i
 fn receive_one(mut connection: Box<dyn Connection>, stream: usize, load: &Load) -> Result<Moved> {
     // Really touched before the clock starts: the stack pays for its own pages only.
     let mut buffer = vec![1; if load.zero_copy { 0 } else { load.size }];
-    let expected = load.verify.then(|| pattern(load.size));
+    let mut expected = load.verify.then(|| pattern(load.size));
     let start = Instant::now();
     let mut bytes = 0u64;
     loop {
         let read = if load.zero_copy {
-            use_in_place(&mut *connection, expected.as_deref(), stream, bytes)?
+            use_in_place(&mut *connection, expected.as_deref_mut(), stream, bytes)?
         } else {
             let read = connection.read(&mut buffer).context("read from the stream")?;
-            if let Some(expected) = &expected {
+            if let Some(expected) = &mut expected {
                 check(&buffer[..read], expected, stream, bytes)?;
             }
             read
@@ -180,7 +183,7 @@ fn receive_one(mut connection: Box<dyn Connection>, stream: usize, load: &Load) 
 /// Takes bytes where they arrived, and compares them where that is wanted.
 fn use_in_place(
     connection: &mut dyn Connection,
-    expected: Option<&[u8]>,
+    expected: Option<&mut [u8]>,
     stream: usize,
     offset: u64,
 ) -> Result<usize> {
@@ -195,7 +198,7 @@ fn use_in_place(
 
 /// Compares bytes that are written to it.
 struct Arrived<'a> {
-    expected: &'a [u8],
+    expected: &'a mut [u8],
     stream: usize,
     offset: u64,
     wrong: Option<Error>,
@@ -216,9 +219,18 @@ impl io::Write for Arrived<'_> {
     }
 }
 
-/// Compares bytes that arrived from `offset` on with the pattern that repeats in the stream.
-fn check(mut arrived: &[u8], expected: &[u8], stream: usize, mut offset: u64) -> Result<()> {
+/// Numbers a block, so that no block can be taken for another.
+fn stamp(block: &mut [u8], number: u64) {
+    for (byte, stamp) in block.iter_mut().zip(number.to_le_bytes()) {
+        *byte = stamp;
+    }
+}
+
+/// Compares bytes that arrived from `offset` on with the pattern that repeats in the stream, each
+/// time with its number.
+fn check(mut arrived: &[u8], expected: &mut [u8], stream: usize, mut offset: u64) -> Result<()> {
     while !arrived.is_empty() {
+        stamp(expected, offset / expected.len() as u64);
         let from = (offset % expected.len() as u64) as usize;
         let len = arrived.len().min(expected.len() - from);
         if arrived[..len] != expected[from..from + len] {
@@ -250,11 +262,19 @@ mod tests {
 
     #[test]
     fn a_wrong_byte_is_found_where_it_is() {
-        let expected = pattern(1000);
-        let mut arrived = expected.repeat(3)[500..2300].to_vec();
-        assert!(check(&arrived, &expected, 0, 500).is_ok());
+        let mut expected = pattern(1000);
+        let blocks: Vec<u8> = (0..3)
+            .flat_map(|number| {
+                stamp(&mut expected, number);
+                expected.clone()
+            })
+            .collect();
+        let mut arrived = blocks[500..2300].to_vec();
+        assert!(check(&arrived, &mut expected, 0, 500).is_ok());
+        // The same block twice.
+        assert!(check(&blocks[..1000], &mut expected, 0, 1000).is_err());
         arrived[1234] ^= 1;
-        let error = check(&arrived, &expected, 7, 500).unwrap_err();
+        let error = check(&arrived, &mut expected, 7, 500).unwrap_err();
         assert!(matches!(error, Error::Corrupted { stream: 7, offset: 1734 }), "{error}");
     }
 

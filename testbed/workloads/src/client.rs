@@ -77,6 +77,7 @@ impl Client {
         match self.move_bytes(spec, &mut *transport, address) {
             Ok(half_round_trips) => {
                 let processor = processor_time() - before;
+                transport.stop_faults()?;
                 let here = transport.counters();
                 self.conversation.say(&Request::Over)?;
                 let there = self.server_report(spec)?;
@@ -106,6 +107,10 @@ impl Client {
         let connections = (0..spec.load.streams)
             .map(|_| transport.connect(address))
             .collect::<Result<Vec<_>>>()?;
+        if let Some(every) = spec.load.fail_channel_every {
+            // In turn: this side, the server, this side.
+            transport.start_faults(every, every * 2);
+        }
         match (spec.load.tool, spec.load.bulk) {
             (Tool::Bandwidth, _) => bandwidth::send(connections, &spec.load).map(|_| None),
             (Tool::Latency, None) => latency::ping(connections, &spec.load).map(Some),

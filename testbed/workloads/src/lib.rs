@@ -4,6 +4,7 @@
 //! - [`transport`]: what a stack must offer to carry a workload.
 //! - [`netchannel`]: NetChannel. [`tcp`]: kernel TCP, the baseline.
 //! - [`bandwidth`], [`latency`]: the workloads.
+//! - [`faults`]: Channels broken on purpose.
 //! - [`limit`]: what two processes of this machine can do without any stack.
 //! - [`limits`]: all of that in one report.
 //! - [`child`]: processes of one's own program, for runs that need two.
@@ -23,6 +24,7 @@ pub mod client;
 pub mod compare;
 pub mod control;
 pub mod error;
+pub mod faults;
 pub mod isolation;
 pub mod latency;
 pub mod limit;

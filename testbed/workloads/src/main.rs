@@ -122,6 +122,7 @@ fn spec(tool: Tool, size: usize, amount: Amount, spin: bool) -> RunSpec {
             verify: false,
             zero_copy: false,
             bulk: None,
+            fail_channel_every: None,
         },
         engine: EngineSettings::default(),
         tcp: TcpSettings { spin, ..TcpSettings::default() },

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use netchannel::{
     ChannelStats, Class, Config, Error as StackError, Listener, Runtime, Stats, Stream,
@@ -9,6 +10,7 @@ use netchannel::{
 };
 
 use crate::error::{Error, Result};
+use crate::faults::{Failures, Faults};
 use crate::spec::EngineSettings;
 use crate::transport::{ACCEPT_TIMEOUT, ChannelBytes, Connection, Counters, Transport, drain};
 
@@ -20,6 +22,8 @@ pub struct NetChannel {
     listener: Option<Listener>,
     /// What an engine of another process had counted before.
     before: Counters,
+    faults: Option<Faults>,
+    broken: u64,
 }
 
 impl NetChannel {
@@ -29,7 +33,7 @@ impl NetChannel {
         let runtime = Runtime::start(settings.apply(config)?)
             .map_err(|source| Error::Stack { what: "cannot start NetChannel", source })?;
         let before = counters(&runtime, options.class);
-        Ok(Self { runtime, options, listener: None, before })
+        Ok(Self { runtime, options, listener: None, before, faults: None, broken: 0 })
     }
 }
 
@@ -76,7 +80,19 @@ impl Transport for NetChannel {
     fn counters(&self) -> Counters {
         let mut counters = counters(&self.runtime, self.options.class);
         counters.subtract(&self.before);
+        counters.failures.broken = self.broken;
         counters
+    }
+
+    fn start_faults(&mut self, first: Duration, period: Duration) {
+        self.faults = Some(Faults::start(&self.runtime, first, period));
+    }
+
+    fn stop_faults(&mut self) -> Result<()> {
+        if let Some(faults) = self.faults.take() {
+            self.broken += faults.stop()?;
+        }
+        Ok(())
     }
 
     fn close(self: Box<Self>) -> Result<()> {
@@ -99,6 +115,12 @@ pub fn counters(runtime: &Runtime, class: Class) -> Counters {
         moved_by_posting: stats.moved_by_posting,
         placed_out_of_order: stats.placed_out_of_order,
         wakeups: stats.wakeups,
+        failures: Failures {
+            broken: 0,
+            failovers: stats.failovers,
+            replayed_bytes: stats.replayed_bytes,
+            gaps_ns: stats.failover_gaps.iter().map(|gap| gap.as_nanos() as u64).collect(),
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::client::RunReport;
+use crate::faults::Failures;
 use crate::rounds::{Figure, Round, Summary, median};
 use crate::spec::{RunSpec, Tool};
 use crate::transport::{ChannelBytes, Counters};
@@ -69,6 +70,9 @@ pub struct Report {
     /// the rounds, of bandwidth runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processor_seconds_per_gb: Option<ProcessorPerGb>,
+    /// With Channels broken on purpose: what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<Failover>,
     /// Raw figures of each round.
     pub rounds: Vec<Round>,
 }
@@ -99,6 +103,44 @@ impl ProcessorTimes {
     }
 }
 
+/// Channels broken on purpose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failover {
+    /// Seconds between two.
+    pub every_s: f64,
+    /// Channels that were broken, on both sides.
+    pub broken: u64,
+    /// Queue pairs that were fenced, on both sides: two for each that was broken.
+    pub failovers: u64,
+    /// Stream bytes that were sent again.
+    pub replayed_bytes: u64,
+    /// Half of the gaps at the receiver were shorter: from the last bytes through a dead queue pair to
+    /// the first after its fence, in microseconds.
+    pub gap_p50_us: f64,
+    /// The longest.
+    pub gap_max_us: f64,
+    /// Whether the receiver compared every byte; what differs ends the run with an error.
+    pub verified: bool,
+}
+
+impl Failover {
+    fn of(spec: &RunSpec, failures: &Failures) -> Option<Self> {
+        let every = spec.load.fail_channel_every?;
+        let mut gaps = failures.gaps_ns.clone();
+        gaps.sort_unstable();
+        let micros = |index: usize| gaps.get(index).map_or(0.0, |ns| *ns as f64 / 1e3);
+        Some(Self {
+            every_s: every.as_secs_f64(),
+            broken: failures.broken,
+            failovers: failures.failovers,
+            replayed_bytes: failures.replayed_bytes,
+            gap_p50_us: micros(gaps.len() / 2),
+            gap_max_us: micros(gaps.len().saturating_sub(1)),
+            verified: spec.load.verify,
+        })
+    }
+}
+
 /// What the stack counted over several runs, on both sides.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
@@ -111,6 +153,7 @@ pub struct Totals {
     stream_bytes: u64,
     placed_out_of_order: u64,
     wakeups: u64,
+    failures: Failures,
 }
 
 impl Totals {
@@ -130,6 +173,9 @@ impl Totals {
         self.moved_by_posting += run.here.moved_by_posting + run.there.moved_by_posting;
         self.placed_out_of_order += run.there.placed_out_of_order;
         self.wakeups += run.here.wakeups + run.there.wakeups;
+        self.failures.add(&run.there.failures);
+        // Gaps are the receiver's.
+        self.failures.add(&Failures { gaps_ns: Vec::new(), ..run.here.failures.clone() });
     }
 
     /// Stream bytes that the client sent.
@@ -184,6 +230,7 @@ impl Report {
             placed_out_of_order: totals.placed_out_of_order,
             wakeups: totals.wakeups,
             processor_seconds_per_gb: None,
+            failover: Failover::of(spec, &totals.failures),
             rounds,
         })
     }

@@ -61,6 +61,9 @@ fn run(conversation: &mut Conversation, spec: &RunSpec, open: &Open<'_>) -> Resu
     conversation.say(&Reply::Ready(address))?;
     let connections =
         (0..spec.load.streams).map(|_| transport.accept()).collect::<Result<Vec<_>>>()?;
+    if let Some(every) = spec.load.fail_channel_every {
+        transport.start_faults(every * 2, every * 2);
+    }
     let before = processor_time();
     let moved = match (spec.load.tool, spec.load.bulk) {
         (Tool::Bandwidth, _) => bandwidth::receive(connections, &spec.load)?,
@@ -75,6 +78,7 @@ fn run(conversation: &mut Conversation, spec: &RunSpec, open: &Open<'_>) -> Resu
         }
     };
     let processor = processor_time() - before;
+    transport.stop_faults()?;
     match conversation.hear()? {
         Some(Request::Over) => {}
         Some(other) => return Err(Error::Protocol(format!("{other:?} in the middle of a run"))),

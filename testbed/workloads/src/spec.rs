@@ -57,6 +57,9 @@ pub struct Load {
     /// Streams that write as fast as they can beside those of a latency run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bulk: Option<Bulk>,
+    /// Break a NetChannel Channel this often, in turn on both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_channel_every: Option<Duration>,
 }
 
 /// Bulk streams beside a latency run.

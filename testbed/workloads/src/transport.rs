@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::faults::Failures;
 
 /// How long one side waits for the streams of the other.
 pub const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +58,15 @@ pub trait Transport {
         self.connect(address)
     }
 
+    /// From now on breaks a Channel after `first` and then every `period`, until
+    /// [`stop_faults`](Self::stop_faults). Stacks without Channels carry on.
+    fn start_faults(&mut self, _first: Duration, _period: Duration) {}
+
+    /// Breaks no more, and waits until what was broken is whole.
+    fn stop_faults(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// What the stack has counted so far. Both sides ask for this before either closes, because
     /// what Channels counted goes with their session.
     fn counters(&self) -> Counters;
@@ -90,6 +100,9 @@ pub struct Counters {
     pub placed_out_of_order: u64,
     /// Times that a thread of the stack woke up from sleep.
     pub wakeups: u64,
+    /// What became of Channels that were broken or broke.
+    #[serde(default)]
+    pub failures: Failures,
 }
 
 /// Processor time of this process so far, all threads, in user space and in the kernel.

@@ -38,6 +38,7 @@ fn spec(tool: Tool, size: usize, amount: Amount) -> RunSpec {
             verify: true,
             zero_copy: false,
             bulk: None,
+            fail_channel_every: None,
         },
         engine: EngineSettings::default(),
         tcp: TcpSettings::default(),

@@ -46,8 +46,9 @@ impl Plan {
             (None, None) => load.amount,
         };
         load.streams = arguments.streams;
-        load.verify = arguments.verify;
+        load.verify = arguments.verify || arguments.fail_channel_every.is_some();
         load.zero_copy = arguments.zero_copy;
+        load.fail_channel_every = arguments.fail_channel_every;
         if let Some(class) = arguments.class {
             plan.spec.engine.class = class.to_string();
         }
@@ -81,6 +82,7 @@ impl Plan {
                 verify: false,
                 bulk: None,
                 zero_copy: false,
+                fail_channel_every: None,
             },
             engine: EngineSettings::of(&settings.stack, class),
             tcp: TcpSettings { spin, ..TcpSettings::default() },

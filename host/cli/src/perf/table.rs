@@ -1,6 +1,6 @@
 //! Results for people, in perftest's columns.
 
-use netchannel_workloads::report::Report;
+use netchannel_workloads::report::{Failover, Report};
 use netchannel_workloads::rounds::{Figure, Round};
 use netchannel_workloads::transport::ChannelBytes;
 
@@ -46,7 +46,25 @@ pub(crate) fn show(report: &Report) -> String {
         );
     }
     text += &channels(&report.per_channel);
+    if let Some(failover) = &report.failover {
+        text += &broken(failover);
+    }
     text
+}
+
+/// What became of the Channels that were broken.
+fn broken(failover: &Failover) -> String {
+    format!(
+        "\nA Channel was broken every {} s: {} in all, {} queue pairs fenced, {} sent again.\nGap at \
+         the receiver: half of them below {:.0} us, the longest {:.0} us. Every byte was compared, \
+         and every Channel replaced.\n",
+        failover.every_s,
+        failover.broken,
+        failover.failovers,
+        show_bytes(failover.replayed_bytes),
+        failover.gap_p50_us,
+        failover.gap_max_us
+    )
 }
 
 fn limit(report: &Report) -> String {
