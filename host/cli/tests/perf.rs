@@ -225,7 +225,8 @@ fn streams_outlive_channels_that_are_broken() {
     assert_eq!(keys(failover).len(), 7, "{failover}");
     assert_eq!(failover["verified"], true);
     assert!(number("broken") >= 4.0, "{failover}");
-    assert!(number("failovers") >= 2.0 * number("broken"), "both sides fence: {failover}");
+    // Each on both sides; what both break at the same moment once.
+    assert!(number("failovers") >= number("broken"), "{failover}");
     assert!(number("gap_max_us") >= number("gap_p50_us") && number("gap_p50_us") > 0.0);
     let channels = report["per_channel"].as_array().unwrap();
     let sum: u64 = channels.iter().map(|channel| channel["bytes"].as_u64().unwrap()).sum();

@@ -110,7 +110,8 @@ pub struct Failover {
     pub every_s: f64,
     /// Channels that were broken, on both sides.
     pub broken: u64,
-    /// Queue pairs that were fenced, on both sides: two for each that was broken.
+    /// Queue pairs that were fenced: one on each side for a Channel that was broken, or broken by both
+    /// sides at the same moment.
     pub failovers: u64,
     /// Stream bytes that were sent again.
     pub replayed_bytes: u64,
