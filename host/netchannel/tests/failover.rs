@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, within};
-use netchannel::{Config, Poller, Runtime, Stream, StreamOptions};
+use netchannel::{Class, Config, Poller, Runtime, Stream, StreamOptions};
 
 const BLOCK: usize = 256 << 10;
 
@@ -83,7 +83,7 @@ fn break_under_load(poller: Poller, duration: Duration, pause: Duration) -> u64 
         }
         while Instant::now() < until {
             for runtime in [&server, &client] {
-                broken += u64::from(runtime.break_channel(broken as usize));
+                broken += u64::from(runtime.break_channel(Class::Throughput, broken as usize));
                 std::thread::sleep(pause);
             }
         }

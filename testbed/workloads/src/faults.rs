@@ -4,7 +4,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use netchannel::Runtime;
+use netchannel::{Class, Runtime};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -44,15 +44,15 @@ impl Failures {
 }
 
 impl Faults {
-    /// Breaks a Channel of `runtime` after `first`, then one every `period`: each time the next.
-    pub fn start(runtime: &Runtime, first: Duration, period: Duration) -> Self {
+    /// Breaks a Channel of this class after `first`, then one every `period`: each time the next.
+    pub fn start(runtime: &Runtime, class: Class, first: Duration, period: Duration) -> Self {
         let (stop, stopped) = channel();
         let victim = runtime.clone();
         let thread = std::thread::spawn(move || {
             let mut broken = 0;
             let mut wait = first;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                broken += u64::from(victim.break_channel(broken as usize));
+                broken += u64::from(victim.break_channel(class, broken as usize));
                 wait = period;
             }
             broken

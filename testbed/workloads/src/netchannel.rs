@@ -85,7 +85,7 @@ impl Transport for NetChannel {
     }
 
     fn start_faults(&mut self, first: Duration, period: Duration) {
-        self.faults = Some(Faults::start(&self.runtime, first, period));
+        self.faults = Some(Faults::start(&self.runtime, self.options.class, first, period));
     }
 
     fn stop_faults(&mut self) -> Result<()> {

@@ -359,15 +359,16 @@ impl Runtime {
         Connecting::start(Arc::clone(self.keeper("connect without waiting")?), peer, *options)
     }
 
-    /// Fault injection: moves the queue pair of a Channel that is up to error, the one with this
-    /// number counted around all of them, as a broken path or a failing device would. Streams go on.
-    /// False if there is none, or if the engine is another process's.
-    pub fn break_channel(&self, number: usize) -> bool {
+    /// Fault injection: moves the queue pair of a Channel of this class that is up to error, the one
+    /// with this number counted around all of them, as a broken path or a failing device would.
+    /// Streams go on. False if there is none, or if the engine is another process's.
+    pub fn break_channel(&self, class: Class, number: usize) -> bool {
         let Reach::Here(keeper) = &self.reach else { return false };
         let inner = &keeper.inner;
-        let count = inner.groups.len();
+        let groups: Vec<_> = inner.groups.iter().filter(|g| g.shared.class == class).collect();
+        let count = groups.len();
         (0..count).any(|step| {
-            let group = &inner.groups[(number + step) % count];
+            let group = groups[(number + step) % count];
             inner.with_engine(group, |e| e.control().break_channel(now(), number / count))
         })
     }
