@@ -159,6 +159,10 @@ impl Counters {
         self.copied_bytes -= before.copied_bytes.min(self.copied_bytes);
         self.placed_out_of_order -= before.placed_out_of_order.min(self.placed_out_of_order);
         self.wakeups -= before.wakeups.min(self.wakeups);
+        let (now, then) = (&mut self.failures, &before.failures);
+        now.failovers -= then.failovers.min(now.failovers);
+        now.replayed_bytes -= then.replayed_bytes.min(now.replayed_bytes);
+        now.gaps_ns.drain(..then.gaps_ns.len().min(now.gaps_ns.len()));
     }
 }
 
