@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netchannel::{Config, Idle, Keepalive, ReceiveHalf, Runtime, SendHalf, Stream, StreamOptions};
+use netchannel::{
+    Class, Config, Idle, Keepalive, ReceiveHalf, Runtime, SendHalf, Stream, StreamOptions,
+};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -112,7 +114,7 @@ fn both_ways(stream: Stream, runtime: &Runtime, options: &Options) -> Result<u64
         while next < until && !over.load(Ordering::Relaxed) {
             thread::sleep(next.saturating_duration_since(Instant::now()));
             next += options.every;
-            broken += u64::from(runtime.break_channel(broken as usize));
+            broken += u64::from(runtime.break_channel(Class::Throughput, broken as usize));
         }
         let written = writer.join().map_err(|_| "the writer panicked")??;
         let (read, gap) = reader.join().map_err(|_| "the reader panicked")??;
