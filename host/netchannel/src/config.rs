@@ -78,6 +78,11 @@ pub struct Keepalive {
     pub timeout: Duration,
     /// How long streams wait while there is no path: the peer's host acknowledges nothing, or no
     /// Channel can be made. A host that lost its power looks the same.
+    ///
+    /// When a path is back, streams whose queue pairs lived go on with the device's next attempt (one
+    /// timeout of it). Those whose queue pairs died wait for the control connection: TCP tries seven
+    /// times at an even pace (about 200 ms), then at doubling ones, so at most about as long again
+    /// as the outage took; then one round of messages replaces the Channels.
     pub outage: Duration,
 }
 
