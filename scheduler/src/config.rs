@@ -22,6 +22,11 @@ pub struct SchedulerConfig {
     /// lower the measured rate, which would lower the assignments. It is also what a Channel may
     /// hold beyond the target delay.
     pub min_chunk: u64,
+    /// Fewer bytes of a throughput stream than this wait for more while every Channel that may serve
+    /// it has at least a quarter as many outstanding: small writes then travel in few messages where
+    /// messages cost much. A Channel with less to do takes them at once, so nothing waits for a
+    /// timer. Zero is never.
+    pub gather: u64,
     /// Most bytes outstanding on a Channel of unknown rate with a target delay. Its first
     /// completion makes the rate known; until then a very slow Channel may hold this much.
     /// `u64::MAX` is no bound.
@@ -38,6 +43,7 @@ impl Default for SchedulerConfig {
             chunk: 256 * 1024,
             target_delay: Some(Duration::from_micros(100)),
             min_chunk: 16 * 1024,
+            gather: 0,
             explore: 512 * 1024,
             throughput_share: 20,
         }

@@ -23,6 +23,7 @@ const BIT_NANOS: u64 = 8 * 1_000_000_000;
 pub(crate) struct Bounds {
     chunk: u64,
     min_chunk: u64,
+    gather: u64,
     explore: u64,
     /// `None`: bytes outstanding are not bounded.
     target_nanos: Option<u64>,
@@ -44,6 +45,7 @@ impl Bounds {
         Self {
             chunk,
             min_chunk: config.min_chunk.clamp(1, chunk),
+            gather: config.gather.min(chunk),
             explore: config.explore,
             target_nanos: target.map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)),
         }
@@ -76,7 +78,11 @@ impl Bounds {
         // Without branches: which of these holds changes from call to call.
         let open = view.window_left >= want.min(room.grain.div_ceil(2));
         let short = view.outstanding.saturating_add(want) <= room.limit;
-        let takes = (view.outstanding == 0) | (open & short);
+        // Nagle's algorithm (RFC 896), by how busy the Channel is instead of by acknowledgements.
+        let enough = (class == Class::Latency)
+            | (want >= self.gather.min(room.grain))
+            | (view.outstanding < self.gather / 4);
+        let takes = (view.outstanding == 0) | (open & short & enough);
         takes.then_some(want.min(view.window_left))
     }
 }
@@ -94,13 +100,17 @@ mod tests {
     }
 
     fn bounds() -> Bounds {
-        Bounds::new(&SchedulerConfig {
+        let target_delay = Some(Duration::from_micros(10));
+        Bounds::new(&SchedulerConfig { target_delay, ..config() })
+    }
+
+    fn config() -> SchedulerConfig {
+        SchedulerConfig {
             chunk: 256_000,
             min_chunk: 10_000,
             explore: 400_000,
-            target_delay: Some(Duration::from_micros(10)),
             ..SchedulerConfig::default()
-        })
+        }
     }
 
     #[test]
@@ -134,6 +144,20 @@ mod tests {
         assert!(!takes(view(1, 27_499, 80), 1 << 30));
         assert!(takes(view(1, 27_500, 80), 1 << 30));
         assert!(takes(view(1, 100, 80), 100));
+    }
+
+    #[test]
+    fn small_pieces_gather_while_the_channel_is_busy() {
+        let bounds =
+            Bounds::new(&SchedulerConfig { gather: 40_000, target_delay: None, ..config() });
+        let takes = |outstanding, class, backlog| {
+            bounds.takes(&view(outstanding, u64::MAX, 80), class, backlog).is_some()
+        };
+        assert!(takes(0, Class::Throughput, 1), "nothing waits for an idle queue");
+        assert!(takes(9_999, Class::Throughput, 1), "nor for one that is nearly so");
+        assert!(!takes(10_000, Class::Throughput, 39_999));
+        assert!(takes(10_000, Class::Throughput, 40_000), "many bytes wait for nothing");
+        assert!(takes(1 << 20, Class::Latency, 1), "latency streams never wait");
     }
 
     #[test]

@@ -135,6 +135,7 @@ struct File {
     spin_before_sleep_us: Option<u32>,
     window: Option<Amount>,
     chunk: Option<Amount>,
+    gather: Option<Amount>,
     session_memory: Option<Amount>,
     bulk_delay_us: Option<u32>,
     class: ClassFile,
@@ -253,6 +254,10 @@ impl File {
                 .map_or(standard.spin_before_sleep, |us| Duration::from_micros(us.into())),
             window: fits(self.window, standard.window)?,
             chunk: fits(self.chunk, standard.chunk)?,
+            gather: match self.gather {
+                Some(amount) => Some(fits(Some(amount), 0)?),
+                None => standard.gather,
+            },
             session_memory: fits(self.session_memory, standard.session_memory)?,
             bulk_delay: self
                 .bulk_delay_us
@@ -351,6 +356,7 @@ mod tests {
             chunk = 65536
             bulk_delay_us = 20
             class.latency = { traffic_class = 184, service_level = 5 }
+            gather = "32KiB"
             keepalive = { interval_ms = 100, timeout_ms = 900, outage_ms = 20000 }
             rdma = { port = 2, gid_index = 3, mtu = 1024 }
             [soft]
@@ -361,6 +367,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.device, DeviceChoice::Named("soft".into()));
         assert_eq!((config.channels, config.window, config.chunk), (8, 512 << 10, 64 << 10));
+        assert_eq!(config.gather, Some(32 << 10));
         assert_eq!((config.latency_channels, config.groups), (2, 3));
         assert_eq!(config.bulk_delay, Duration::from_micros(20));
         assert_eq!(config.latency_path, PathClass { traffic_class: 184, service_level: 5 });

@@ -153,6 +153,10 @@ pub struct Config {
     pub latency_path: PathClass,
     /// Network priority of throughput Channels.
     pub throughput_path: PathClass,
+    /// Fewer bytes of a throughput stream than this wait for more while all its Channels are busy, so
+    /// that small writes travel in few messages; 0 is never, and `None` chooses by device: half a
+    /// chunk, but never where a message costs less than a wait (the NIC in memory).
+    pub gather: Option<usize>,
     /// Most bytes of receive windows per session, group and application.
     pub session_memory: usize,
     /// Signs of life.
@@ -185,6 +189,7 @@ impl Default for Config {
             bulk_delay: Duration::from_micros(50),
             latency_path: PathClass::default(),
             throughput_path: PathClass::default(),
+            gather: None,
             session_memory: 64 << 20,
             keepalive: Keepalive::default(),
             rdma: Default::default(),

@@ -280,6 +280,12 @@ impl<C: Context> Engine<C> {
             target_delay: Some(Duration::from_millis(1)),
             // Packets per byte stay near those of plain WRITEs however slow a Channel looks.
             min_chunk: if direct { chunk / 2 } else { chunk },
+            gather: match self.config.gather {
+                Some(bytes) => bytes as u64,
+                None if direct => 0,
+                // With whole chunks a window of 1 MiB would not keep four Channels busy.
+                None => chunk / 2,
+            },
             ..SchedulerConfig::default()
         })
     }
