@@ -11,6 +11,7 @@ use netchannel_verbs::queue_pair::ConnectOptions;
 use netchannel_verbs::{Access, Context, Endpoint, SourcePort};
 use netchannel_vns::Streams;
 use netchannel_vns::pool::SLAB_LOG2;
+use netchannel_vns::send::SendState;
 use netchannel_vns::streams::{Role, StreamsConfig};
 use netchannel_wire::StreamId;
 use netchannel_wire::control::ChannelMessage;
@@ -113,6 +114,9 @@ pub(crate) trait EngineControl: Send {
     /// Ends this part of a session; its streams fail with `error`. Does nothing if the slot belongs to another
     /// one by now.
     fn end_session(&mut self, slot: u32, session: &Arc<SessionShared>, error: Error);
+
+    /// Whether streams of this session wait for the confirmation of their end.
+    fn is_finishing(&self, slot: u32, session: &Arc<SessionShared>) -> bool;
 
     /// The peer said something of a Channel of this session; false if it is none of this part.
     fn on_channel_news(
@@ -615,6 +619,18 @@ impl<C: Context> EngineControl for Engine<C> {
         if found.is_some_and(|found| Arc::ptr_eq(&found.shared, session)) {
             self.fail_session(slot, error);
         }
+    }
+
+    fn is_finishing(&self, slot: u32, session: &Arc<SessionShared>) -> bool {
+        let found = self.sessions.get(slot as usize).and_then(Option::as_ref);
+        found.filter(|found| Arc::ptr_eq(&found.shared, session) && !found.over).is_some_and(
+            |found| {
+                found.table.keys().any(|id| {
+                    let half = found.streams.send_half(StreamId(*id));
+                    half.is_some_and(|half| half.state() == SendState::Finishing)
+                })
+            },
+        )
     }
 
     fn on_channel_news(

@@ -268,6 +268,9 @@ impl Link {
                     ));
                 }
                 ControlEvent::Goodbye(farewell) => {
+                    if let Stage::Up { session } = &self.stage {
+                        parts::take_last_words(inner, session);
+                    }
                     return Err(self.fault(
                         io::ErrorKind::ConnectionAborted,
                         format!("the peer ended it: {}", farewell.text),

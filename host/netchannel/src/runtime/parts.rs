@@ -5,6 +5,7 @@
 //! which keeps them apart as two parts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use netchannel_driver::ChannelKey;
 use netchannel_units::{ChannelId, Class, GroupId};
@@ -160,6 +161,28 @@ fn start_part(
         class: first.offer.class,
         channels: own.len() as u16,
     })
+}
+
+/// What a peer confirms before it says goodbye takes another way than the goodbye, and may come after
+/// it: by this much at most where the network is well.
+const LAST_WORDS: Duration = Duration::from_millis(20);
+
+/// The peer said goodbye: takes what it sent before, for a short while, as long as streams wait for
+/// the confirmation of their end.
+pub(super) fn take_last_words(inner: &RuntimeInner, session: &Arc<SessionShared>) {
+    let deadline = now() + LAST_WORDS;
+    loop {
+        let waiting = session.parts().iter().any(|part| {
+            inner.group(part.group).with_engine_quietly(|engine| {
+                engine.poll(now());
+                engine.control().is_finishing(part.slot, session)
+            })
+        });
+        if !waiting || now() >= deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
 }
 
 /// Ends parts of a session.
