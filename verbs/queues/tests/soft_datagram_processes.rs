@@ -130,18 +130,28 @@ fn parse(hex: &str) -> DatagramEndpoint {
     DatagramEndpoint::parse(&Endpoint(digits.map(Result::unwrap).collect())).unwrap()
 }
 
-fn spawn(role: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+/// Another process; it ends with the test, however that ends.
+struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(role: &str) -> Other {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["peer", "--exact", "--nocapture"])
         .env(ROLE, role)
         .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .spawn();
+    Other(child.unwrap())
 }
 
 /// What a child that receives says first.
-fn introduced(child: &mut Child) -> DatagramEndpoint {
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+fn introduced(child: &mut Other) -> DatagramEndpoint {
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let endpoint = lines.find_map(|line| line.split_once("ENDPOINT ").map(|(_, hex)| parse(hex)));
     endpoint.expect("the child ended without a word")
 }
@@ -166,9 +176,9 @@ fn peer() {
     }
 }
 
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+fn kill(mut child: Other) {
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
 }
 
 #[test]
@@ -216,7 +226,7 @@ fn a_receiver_that_is_killed_costs_its_own_datagrams_alone() {
     let to_steady = sender.nic.create_address_handle(&steady_peer.address()).unwrap();
     for round in 0..5u64 {
         let mut child = spawn("receive");
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let line = lines
             .map(Result::unwrap)
             .find_map(|line| line.split_once("ENDPOINT ").map(|(_, endpoint)| endpoint.to_owned()));
@@ -247,8 +257,8 @@ fn a_receiver_that_is_killed_costs_its_own_datagrams_alone() {
     }
 }
 
-fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+fn signal(child: &Other, name: &str) {
+    let status = Command::new("kill").args([name, &child.0.id().to_string()]).status().unwrap();
     assert!(status.success(), "kill {name}");
 }
 
