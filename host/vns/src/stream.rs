@@ -97,6 +97,9 @@ pub(crate) struct Stream {
     /// REFUSEs not sent or not confirmed. Credit waits for them: what overtakes a refusal on
     /// another Channel is taken back by it.
     pub(crate) refusals: u32,
+    /// WINDOWs sent and not confirmed. Credit waits for them: if it overtook a WINDOW on another
+    /// Channel, the peer would write bytes of the new window into the one before it.
+    pub(crate) windows_on_the_way: u8,
     pub(crate) recall: Option<GrantId>,
     pub(crate) reset_code: u32,
     pub(crate) stop_code: u32,
@@ -130,6 +133,7 @@ impl Stream {
             owed: Owed::NONE,
             unconfirmed: 0,
             refusals: 0,
+            windows_on_the_way: 0,
             recall: None,
             reset_code: 0,
             stop_code: 0,
@@ -159,7 +163,14 @@ impl Stream {
 
     /// What can be sent now of what is owed.
     pub(crate) fn ready(&self) -> Owed {
-        if self.refusals > 0 { self.owed & !(Owed::CREDIT | Owed::WINDOW) } else { self.owed }
+        let held = if self.refusals > 0 {
+            Owed::CREDIT | Owed::WINDOW
+        } else if self.windows_on_the_way > 0 || self.owed.has(Owed::WINDOW) {
+            Owed::CREDIT
+        } else {
+            Owed::NONE
+        };
+        self.owed & !held
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -11,6 +11,7 @@ impl Streams {
     /// The peer's engine has processed a message that carried this. To be called after the frames
     /// of the message with the acknowledgement: a REFUSE may be among them.
     pub fn on_confirmed(&mut self, carried: &Carried) {
+        let limits = self.limits();
         match *carried {
             Carried::Chunk { stream: id, range, bulk } => {
                 let Some(stream) = self.table.get_mut(&id.0) else { return };
@@ -39,6 +40,12 @@ impl Streams {
                         true => self.queues.owe(id, stream, Owed::HINT),
                         false => self.queues.note_backlog(id, stream),
                     }
+                }
+                if what.has(Owed::WINDOW) {
+                    stream.windows_on_the_way = stream.windows_on_the_way.saturating_sub(1);
+                    let due = stream.receive.credit_due(limits);
+                    let credit = if due { Owed::CREDIT } else { Owed::NONE };
+                    self.queues.owe(id, stream, credit);
                 }
                 if what.has(Owed::REFUSE) {
                     self.refusal_settled(id);
@@ -70,6 +77,9 @@ impl Streams {
                     Owed::WINDOW => Owed::WINDOW | Owed::CREDIT,
                     what => what,
                 };
+                if what.has(Owed::WINDOW) {
+                    stream.windows_on_the_way = stream.windows_on_the_way.saturating_sub(1);
+                }
                 if again.has(Owed::OPEN) {
                     stream.opening = Opening::Again;
                 }

@@ -154,7 +154,10 @@ impl Streams {
                 stream.opening = Opening::Sent(via);
                 self.queues.note_backlog(id, stream);
             }
-            Owed::WINDOW => stream.owed = stream.owed & !Owed::CREDIT,
+            Owed::WINDOW => {
+                stream.owed = stream.owed & !Owed::CREDIT;
+                stream.windows_on_the_way = stream.windows_on_the_way.saturating_add(1);
+            }
             Owed::RETURN => stream.send.on_returned(),
             _ => {}
         }
