@@ -46,6 +46,9 @@ pub(crate) struct Failover {
     last_arrival: Vec<Timestamp>,
     /// Bytes that a dead Channel should have brought are waited for since then.
     gap_since: Option<Timestamp>,
+    /// Channels whose peer owes an acknowledgement: how many messages it had confirmed when that was
+    /// looked at, and since when there are no more.
+    silent: Vec<Option<(u64, Timestamp)>>,
 }
 
 impl Failover {
@@ -61,6 +64,7 @@ impl Failover {
             past: vec![ChannelStats::default(); channels],
             last_arrival: vec![Timestamp::ZERO; channels],
             gap_since: None,
+            silent: vec![None; channels],
         }
     }
 
@@ -75,6 +79,17 @@ impl Failover {
     pub(super) fn on_arrival(&mut self, now: Timestamp, number: usize) -> Option<Duration> {
         self.last_arrival[number] = now;
         self.gap_since.take().map(|since| now - since)
+    }
+
+    /// How long the peer has owed the next acknowledgement of a Channel.
+    fn silence(&mut self, now: Timestamp, number: usize, owed: bool, confirmed: u64) -> Duration {
+        let silent = &mut self.silent[number];
+        if !owed {
+            *silent = None;
+        } else if silent.is_none_or(|(before, _)| before != confirmed) {
+            *silent = Some((confirmed, now));
+        }
+        silent.map_or(Duration::ZERO, |(_, since)| now - since)
     }
 
     /// The peer confirmed something through a Channel.
@@ -126,6 +141,32 @@ impl Failover {
 
 /// What happens to Channels.
 impl<C: Context> Engine<C> {
+    /// Fences Channels that carry nothing although nothing says that they failed: a NIC that gave up
+    /// silently. True if peers owe acknowledgements.
+    pub(super) fn look_for_silence(&mut self, now: Timestamp) -> bool {
+        // Longer than the NIC tries, and than a peer may be silent.
+        let path = self.connect_options();
+        let tries = path.ack_timeout * (u32::from(path.retries) + 1);
+        let patience = (2 * tries).max(self.config.keepalive.timeout);
+        let (mut any, mut dead) = (false, Vec::new());
+        for session in self.sessions.iter_mut().flatten().filter(|session| !session.over) {
+            for (number, key) in session.channels.iter().enumerate() {
+                let Some(channel) = self.group.channel(*key) else { continue };
+                let state = channel.state();
+                let (owed, confirmed) = (state.expects_ack(), state.stats().messages_confirmed);
+                any |= owed;
+                if session.failover.silence(now, number, owed, confirmed) >= patience {
+                    dead.push(*key);
+                }
+            }
+        }
+        for key in dead {
+            let cause = format!("nothing was acknowledged for {} ms", patience.as_millis());
+            self.on_channel_failed(now, key, &cause);
+        }
+        any
+    }
+
     /// A Channel's queue pair failed, however that was noticed.
     pub(super) fn on_channel_failed(&mut self, now: Timestamp, key: ChannelKey, cause: &str) {
         let Some((slot, number)) = self.owner(key) else { return };

@@ -35,7 +35,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netchannel_driver::{ChannelKey, Event, Group};
+use netchannel_driver::{Event, Group};
 use netchannel_units::{GroupId, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_vns::Carried;
@@ -332,10 +332,7 @@ impl<C: Context> Engine<C> {
     /// The completion of a failed send wakes nobody: while peers owe acknowledgements somebody
     /// looks.
     fn look_for_failures(&mut self, now: Timestamp) {
-        let mut keys = self.sessions.iter().flatten().flat_map(|session| &session.channels);
-        let owed =
-            |key: &ChannelKey| self.group.channel(*key).is_some_and(|c| c.state().expects_ack());
-        self.look_at = match keys.any(owed) {
+        self.look_at = match self.look_for_silence(now) {
             true => now + failover::LOOK_FOR_FAILURES,
             false => Timestamp::MAX,
         };
