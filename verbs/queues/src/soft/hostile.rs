@@ -2,6 +2,7 @@
 //! an access outside of what was mapped.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::options::SoftOptions;
@@ -188,7 +189,11 @@ fn rubbish_in_a_ring_of_datagrams_harms_its_own_sender_alone() {
         let own = nics[2].create_address_handle(&peer.address()).unwrap();
         let number = good.queue_pair.number();
         let mut from_good = 0;
-        for step in 0..20_000 {
+        let start = Instant::now();
+        let mut step = 0;
+        // The service threads have their part, on a machine that others use.
+        while from_good < 200 && start.elapsed() < Duration::from_secs(30) {
+            step += 1;
             exchange(&mut hostile, &by_hostile, &peer, random.below(4097) as u32);
             exchange(&mut good, &by_good, &peer, 100);
             for completion in exchange(&mut receiver, &own, &peer, 8) {
@@ -205,10 +210,6 @@ fn rubbish_in_a_ring_of_datagrams_harms_its_own_sender_alone() {
                     (0..random.below(30)).for_each(|_| write(ring, &mut random));
                 });
             }
-            if from_good >= 200 {
-                break;
-            }
-            // The service threads have work too.
             std::thread::yield_now();
         }
         assert!(from_good >= 200, "only {from_good} of the good sender arrived");
