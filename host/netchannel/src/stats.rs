@@ -6,7 +6,7 @@ use std::time::Duration;
 use netchannel_units::{Bandwidth, Class};
 use netchannel_verbs::SourcePort;
 
-use crate::engine::setup::ChannelReport;
+use crate::engine::control::ChannelReport;
 use crate::runtime::RuntimeInner;
 use crate::shared::GroupShared;
 

@@ -14,7 +14,7 @@ use netchannel_verbs::{Context, DeviceAttributes};
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::engine::setup::SOFTWARE_NIC;
+use crate::engine::settings::SOFTWARE_NIC;
 use crate::engine::transmit::outstanding;
 
 /// The account of a port.

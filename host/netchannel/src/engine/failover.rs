@@ -15,8 +15,8 @@ use netchannel_vns::Carried;
 use netchannel_wire::control::{ChannelEpoch, ChannelMessage};
 
 use crate::engine::Engine;
+use crate::engine::control::SessionTerms;
 use crate::engine::session::ChannelSet;
-use crate::engine::setup::SessionTerms;
 use crate::error::Error;
 use crate::shared::lock;
 

@@ -12,12 +12,15 @@
 //! - [`failover`]: Channels die, streams go on.
 //! - [`direct`]: writes straight from an application's buffer.
 //! - [`doorbells`]: how applications of other processes wake the engine.
+//! - [`control`]: what the runtime asks for; [`commands`]: what applications do; [`settings`].
 //! - [`setup`]: sessions come and go. [`departures`]: applications do; [`tenants`]: what they have.
 
 pub(crate) mod budget;
 pub(crate) mod buffers;
 #[cfg(test)]
 mod class_tests;
+pub(crate) mod commands;
+pub(crate) mod control;
 mod departures;
 mod direct;
 mod doorbells;
@@ -25,7 +28,8 @@ pub(crate) mod failover;
 mod publish;
 mod receive;
 pub(crate) mod session;
-pub(crate) mod setup;
+pub(crate) mod settings;
+mod setup;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -43,9 +47,9 @@ use netchannel_wire::StreamId;
 
 use crate::application::ApplicationId;
 use crate::config::Config;
+use crate::engine::control::EngineControl;
 use crate::engine::doorbells::Doorbells;
 use crate::engine::session::Session;
-use crate::engine::setup::EngineControl;
 use crate::engine::tenants::Tenants;
 use crate::port::{self, Doorbell, EnginePort, What};
 use crate::ready::EngineList;

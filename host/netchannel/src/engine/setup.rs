@@ -2,194 +2,32 @@
 
 use std::sync::Arc;
 
-use netchannel_channel::{AckPolicy, ChannelConfig, Controller};
-use netchannel_driver::{ChannelKey, Group, GroupConfig};
-use netchannel_scheduler::{Scheduler, SchedulerConfig, StreamKey as SchedulerKey};
-use netchannel_units::{Bandwidth, ChannelId, Class, Duration, Timestamp};
+use netchannel_channel::Controller;
+use netchannel_driver::{ChannelKey, Group};
+use netchannel_scheduler::{Scheduler, StreamKey as SchedulerKey};
+use netchannel_units::{ChannelId, Class, Timestamp};
 use netchannel_verbs::context::AsyncEvent;
-use netchannel_verbs::queue_pair::ConnectOptions;
-use netchannel_verbs::{Access, Context, Endpoint, SourcePort};
+use netchannel_verbs::{Context, Endpoint};
 use netchannel_vns::Streams;
 use netchannel_vns::pool::SLAB_LOG2;
 use netchannel_vns::send::SendState;
-use netchannel_vns::streams::{Role, StreamsConfig};
 use netchannel_wire::StreamId;
 use netchannel_wire::control::ChannelMessage;
-use netchannel_wire::frame::{MessageHeader, reset};
+use netchannel_wire::frame::reset;
 
-use crate::application::{Application, ApplicationId, Export};
+use crate::application::{Application, ApplicationId};
 use crate::cell::{Cell, flags};
 use crate::config::Config;
+use crate::engine::control::{ChannelReport, EngineControl, SessionTerms};
 use crate::engine::doorbells::Doorbells;
 use crate::engine::failover::Failover;
-use crate::engine::session::{EngineStream, Payload, Session, WindowSlab};
+use crate::engine::session::{EngineStream, Session, WindowSlab};
+use crate::engine::settings::group_config;
 use crate::engine::tenants::Tenants;
 use crate::engine::{Engine, MAX_SESSIONS, StreamKey};
 use crate::error::Error;
 use crate::listener::Backlog;
-use crate::port;
-use crate::ready::EngineList;
-use crate::shared::{Command, GroupShared, SessionShared, StreamSeed, lock};
-
-/// Bytes that a stream may send before it has a window: a receive slot's worth or two, a round
-/// trip at low rates.
-pub(crate) const EAGER_CREDIT: u64 = 16_384;
-/// Channels that an engine has room for, over all sessions.
-const MAX_CHANNELS: u32 = 256;
-/// Ready lists of a runtime at once: one per application thread, as a rule.
-pub(crate) const MAX_LISTS: usize = 4_096;
-/// The same of a latency group, where a session has one or two.
-const MAX_LATENCY_CHANNELS: u32 = 128;
-
-/// Sizes of a group of this class. Latency streams have few and short messages in flight.
-fn group_config(class: Class) -> GroupConfig {
-    match class {
-        Class::Latency => GroupConfig {
-            channels: MAX_LATENCY_CHANNELS,
-            send_slots: 32,
-            send_depth: 128,
-            ..GroupConfig::default()
-        },
-        Class::Throughput => GroupConfig { channels: MAX_CHANNELS, ..GroupConfig::default() },
-    }
-}
-
-/// How SoftRoCE devices describe themselves.
-pub(super) const SOFTWARE_NIC: &str = "SoftRoCE";
-
-/// What a session needs that its two ends agreed on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SessionTerms {
-    pub(crate) role: Role,
-    pub(crate) peer_slots: u32,
-    pub(crate) peer_slot_bytes: u32,
-    pub(crate) peer_eager_credit: u64,
-    /// Both can replace Channels.
-    pub(crate) failover: bool,
-    /// Number of the group in the session.
-    pub(crate) group: u8,
-}
-
-/// Counters of one Channel.
-#[derive(Clone, Debug)]
-pub(crate) struct ChannelReport {
-    pub(crate) session: u32,
-    pub(crate) id: ChannelId,
-    pub(crate) queue_pair: u32,
-    pub(crate) source_port: Option<SourcePort>,
-    pub(crate) payload: Payload,
-    pub(crate) stats: netchannel_channel::ChannelStats,
-    pub(crate) rate: Bandwidth,
-    pub(crate) completion_time: Option<Duration>,
-}
-
-/// Set-up operations, the same for every provider.
-pub(crate) trait EngineControl: Send {
-    /// Makes `channels` unconnected Channels; returns their keys and endpoints.
-    fn make_channels(
-        &mut self,
-        channels: u16,
-        peer_slots: u32,
-    ) -> Result<Vec<(ChannelKey, Endpoint)>, Error>;
-
-    /// Takes back Channels that no session got.
-    fn drop_channels(&mut self, keys: &[ChannelKey]);
-
-    /// Connects Channels to the peer's endpoints, in order.
-    fn connect_channels(
-        &mut self,
-        pairs: &[(ChannelKey, Endpoint)],
-        peer_slots: u32,
-    ) -> Result<(), Error>;
-
-    /// Makes this engine's part of a session of connected Channels and their numbers in the
-    /// session; returns its slot.
-    fn add_session(
-        &mut self,
-        shared: Arc<SessionShared>,
-        terms: SessionTerms,
-        channels: Vec<(ChannelKey, ChannelId)>,
-    ) -> Result<u32, Error>;
-
-    /// Ends this part of a session; its streams fail with `error`. Does nothing if the slot belongs to another
-    /// one by now.
-    fn end_session(&mut self, slot: u32, session: &Arc<SessionShared>, error: Error);
-
-    /// Whether streams of this session wait for the confirmation of their end.
-    fn is_finishing(&self, slot: u32, session: &Arc<SessionShared>) -> bool;
-
-    /// The peer said something of a Channel of this session; false if it is none of this part.
-    fn on_channel_news(
-        &mut self,
-        now: Timestamp,
-        slot: u32,
-        session: &Arc<SessionShared>,
-        message: &ChannelMessage,
-    ) -> bool;
-
-    /// Makes the queue pairs that sessions asked for.
-    fn make_wanted(&mut self, now: Timestamp);
-
-    /// The device says something.
-    fn on_device_event(&mut self, now: Timestamp, event: AsyncEvent);
-
-    /// Breaks a Channel that is up, as a fault would; false if there is none.
-    fn break_channel(&mut self, now: Timestamp, number: usize) -> bool;
-
-    /// Gives a session a slab of receive windows made by [`SlabMaker`].
-    fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>);
-
-    /// Opens a stream for an application.
-    fn open_stream(
-        &mut self,
-        slot: u32,
-        application: ApplicationId,
-        service: u16,
-        class: Class,
-    ) -> Result<StreamSeed, Error>;
-
-    /// An application of another process may have streams from now on.
-    fn add_application(&mut self, application: Arc<Application>);
-
-    /// The process of an application is gone, and with it its streams.
-    fn end_application(&mut self, id: ApplicationId);
-
-    /// Counters of all Channels.
-    fn channels(&self) -> Vec<ChannelReport>;
-
-    /// Streams that their applications let go and whose bytes are not all confirmed.
-    fn unfinished(&self) -> usize;
-
-    /// The same of one application.
-    fn unfinished_of(&self, id: ApplicationId) -> usize;
-
-    /// Number of streams alive, and the numbers of the sessions.
-    fn census(&self) -> (usize, Vec<u32>);
-}
-
-/// Makes slabs of receive windows off the polling cores.
-pub(crate) trait SlabMaker: Send {
-    /// A slab, for [`EngineControl::add_slab`].
-    fn make(&self, application: &Arc<Application>) -> Result<Box<dyn std::any::Any + Send>, Error>;
-}
-
-impl<C: Context> SlabMaker for C {
-    fn make(&self, application: &Arc<Application>) -> Result<Box<dyn std::any::Any + Send>, Error> {
-        use netchannel_verbs::MemoryRegion;
-        let (len, access) = (1 << SLAB_LOG2, Access::LOCAL_WRITE | Access::REMOTE_WRITE);
-        let (region, fd) = match application.is_attached() {
-            false => (self.alloc(len, access)?, None),
-            true => self.alloc_shared(len, access).map(|(region, fd)| (region, Some(fd)))?,
-        };
-        let export = || {
-            let fd = fd.ok_or(Error::NoMemory { what: "memory to share" })?;
-            Ok(Export { fd, len: region.len(), writable: false })
-        };
-        let id = application.add_region(region.as_ptr(), export)?;
-        Ok(Box::new(WindowSlab::<C> { id, application: Arc::clone(application), region }))
-    }
-}
-
+use crate::shared::{GroupShared, SessionShared, StreamSeed, lock};
 impl<C: Context> Engine<C> {
     /// An engine without sessions.
     pub(crate) fn new(context: C, config: Config, shared: Arc<GroupShared>) -> Result<Self, Error> {
@@ -212,85 +50,6 @@ impl<C: Context> Engine<C> {
             look_at: Timestamp::MAX,
             share: Default::default(),
             turn: 0,
-        })
-    }
-
-    fn streams_config(&self, terms: &SessionTerms) -> StreamsConfig {
-        let direct = self.context.attributes().moves_bytes_while_posting();
-        let slot = self.group.config().slot_bytes.min(terms.peer_slot_bytes) as u64;
-        let overhead = (MessageHeader::LEN + netchannel_wire::encode::DATA_OVERHEAD) as u64;
-        StreamsConfig {
-            role: terms.role,
-            eager_credit: EAGER_CREDIT,
-            peer_eager_credit: terms.peer_eager_credit,
-            window_log2: self.config.window.trailing_zeros() as u8,
-            eager_chunk: slot - overhead,
-            // A WRITE and its announcement are two packets and two requests; the soft NIC makes
-            // up for that with every copy saved, a real one only above a packet.
-            bulk_min: if direct { 1_024 } else { 4_096 },
-        }
-    }
-
-    /// An acknowledgement of its own costs a NIC a message and three packets, so it waits longer for
-    /// company there than where it costs a cache line.
-    fn ack_delay(&self) -> Duration {
-        if self.context.attributes().moves_bytes_while_posting() {
-            AckPolicy::default().delay
-        } else {
-            Duration::from_micros(200)
-        }
-    }
-
-    pub(super) fn channel_config(&self, peer_slots: u32) -> Result<ChannelConfig, Error> {
-        let config = ChannelConfig {
-            receive_slots: self.group.config().receive_slots,
-            peer_slots,
-            send_queue: self.group.config().send_slots,
-            acks: AckPolicy { delay: self.ack_delay(), ..AckPolicy::default() },
-        };
-        config.check().map_err(|e| Error::Config { reason: e.to_string() })?;
-        Ok(config)
-    }
-
-    /// SoftRoCE sends packets with a processor that other work shares, at times an emulated one:
-    /// its queue takes longer than the timeout that suits a NIC, and what is sent again comes on
-    /// top. Dead peers are the keepalive's business there.
-    pub(super) fn connect_options(&self) -> ConnectOptions {
-        let software = self.context.attributes().description.contains(SOFTWARE_NIC);
-        let ack_timeout = if software { Some(Duration::from_micros(1_073_741)) } else { None };
-        let default = ConnectOptions::default();
-        let path = self.config.path_of(self.shared.class);
-        ConnectOptions {
-            ack_timeout: ack_timeout.unwrap_or(default.ack_timeout),
-            traffic_class: path.traffic_class,
-            service_level: path.service_level,
-            ..default
-        }
-    }
-
-    fn scheduler_config(&self) -> SchedulerConfig {
-        let direct = self.context.attributes().moves_bytes_while_posting();
-        let chunk = match self.config.chunk {
-            // In the cache of the core that copies, and of the one that reads meanwhile.
-            0 if direct => 128 << 10,
-            0 => 256 << 10,
-            bytes => bytes as u64,
-        };
-        self.fit_to_port(SchedulerConfig {
-            policy: self.config.policy,
-            chunk,
-            // A peer that loses its processor for a time slice makes a Channel look slow; work for
-            // a millisecond keeps the others going until it is measured again.
-            target_delay: Some(Duration::from_millis(1)),
-            // Packets per byte stay near those of plain WRITEs however slow a Channel looks.
-            min_chunk: if direct { chunk / 2 } else { chunk },
-            gather: match self.config.gather {
-                Some(bytes) => bytes as u64,
-                None if direct => 0,
-                // With whole chunks a window of 1 MiB would not keep four Channels busy.
-                None => chunk / 2,
-            },
-            ..SchedulerConfig::default()
         })
     }
 
@@ -375,112 +134,6 @@ impl<C: Context> Engine<C> {
             };
             if let Err(code) = outcome {
                 session.streams.refuse(incoming.stream, code);
-            }
-        }
-    }
-
-    pub(super) fn take_inbox(&mut self) -> bool {
-        let commands = self.shared.inbox.take();
-        let any = !commands.is_empty();
-        for (application, command) in commands {
-            self.on_command(application, command);
-        }
-        self.drop_closed_ports();
-        any
-    }
-
-    /// Ports of threads that are gone. Their last doorbells may not have been heard yet.
-    pub(super) fn drop_closed_ports(&mut self) {
-        let mut index = 0;
-        while let Some(port) = self.ports.get(index) {
-            if !port.is_closed() {
-                index += 1;
-                continue;
-            }
-            let mut port = self.ports.swap_remove(index);
-            self.doorbells.remove(&port);
-            for _ in 0..port::CAPACITY {
-                let Some(doorbell) = port.pop() else { break };
-                self.on_doorbell(port.application(), doorbell);
-            }
-        }
-    }
-
-    fn add_list(&mut self, list: EngineList) {
-        let index = list.number as usize;
-        if index >= MAX_LISTS {
-            tracing::warn!(index, "no more ready lists");
-            return;
-        }
-        if self.lists.len() <= index {
-            self.lists.resize_with(index + 1, || None);
-        }
-        self.lists[index] = Some(list);
-    }
-
-    fn remove_list(&mut self, application: ApplicationId, number: u32) {
-        if let Some(list) = self.lists.get_mut(number as usize)
-            && list.as_ref().is_some_and(|list| list.application() == application)
-        {
-            *list = None;
-        }
-    }
-
-    fn on_command(&mut self, application: ApplicationId, command: Command) {
-        let key = match command {
-            Command::Port(port) => {
-                if !self.tenants.is_here(port.application()) {
-                    return;
-                }
-                // Its thread may have noted itself somewhere already: a wake-up meant for it found
-                // no port until now, so it looks once more.
-                if let Err(error) = port.shared.wake.notify() {
-                    tracing::warn!(%error, "cannot wake an application thread");
-                }
-                self.doorbells.add(&port);
-                self.ports.push(*port);
-                return;
-            }
-            Command::List(list) => return self.add_list(*list),
-            Command::Unlist(number) => return self.remove_list(application, number),
-            Command::Watch(ref watch) => watch.stream,
-            Command::Finish(key)
-            | Command::Reset(key, _)
-            | Command::Stop(key, _)
-            | Command::Release(key) => key,
-        };
-        let Some(Some(session)) = self.sessions.get_mut(key.session() as usize) else { return };
-        let id = key.stream();
-        if !session.belongs_to(id, application) {
-            return;
-        }
-        session.attention = true;
-        match command {
-            Command::Port(_) | Command::List(_) | Command::Unlist(_) => {}
-            Command::Watch(watch) => {
-                if let Some(entry) = session.table.get_mut(&id.0) {
-                    let watchers = entry.watchers.get_or_insert_default();
-                    watchers.set(watch.direction, watch.target);
-                    super::publish::tell(&self.ports, &mut self.lists, entry);
-                }
-            }
-            Command::Finish(_) => {
-                // The last bytes may not have rung yet.
-                session.on_written(self.last_poll, id, &mut self.tenants);
-                session.streams.finish(id);
-            }
-            Command::Reset(_, code) => session.streams.reset(id, code),
-            Command::Stop(_, code) => session.streams.stop(id, code),
-            Command::Release(_) => {
-                session.attached -= 1;
-                if let Some(entry) = session.table.get_mut(&id.0) {
-                    entry.released = true;
-                }
-                if session.over {
-                    return;
-                }
-                session.on_written(self.last_poll, id, &mut self.tenants);
-                session.streams.release(id, reset::CANCELLED);
             }
         }
     }

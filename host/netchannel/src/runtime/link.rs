@@ -11,7 +11,8 @@ use netchannel_wire::control::{
     SessionId, State,
 };
 
-use crate::engine::setup::{EAGER_CREDIT, SessionTerms};
+use crate::engine::control::SessionTerms;
+use crate::engine::settings::EAGER_CREDIT;
 use crate::error::Error;
 use crate::runtime::helper::ConnectReply;
 use crate::runtime::parts::{self, Made, assign, drop_channels, make_all, make_channels};

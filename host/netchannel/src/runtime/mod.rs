@@ -43,7 +43,7 @@ use crate::attach::server::AttachServer;
 use crate::config::{Config, Idle, Poller, StreamOptions};
 use crate::device::{self, Opened};
 use crate::engine::budget::PortBudget;
-use crate::engine::setup::SlabMaker;
+use crate::engine::control::SlabMaker;
 use crate::engine::{Drive, Engine};
 use crate::error::Error;
 use crate::listener::{Backlog, Listener};

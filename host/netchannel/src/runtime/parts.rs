@@ -12,7 +12,7 @@ use netchannel_units::{ChannelId, Class, GroupId};
 use netchannel_verbs::Endpoint;
 use netchannel_wire::control::{ChannelMessage, ChannelOffer};
 
-use crate::engine::setup::SessionTerms;
+use crate::engine::control::SessionTerms;
 use crate::error::Error;
 use crate::runtime::{RuntimeInner, now};
 use crate::shared::{SessionPart, SessionShared};

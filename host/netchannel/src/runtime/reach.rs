@@ -9,7 +9,7 @@ use netchannel_units::{GroupId, Timestamp};
 
 use crate::attach::attachment::Attachment;
 use crate::engine::StreamKey;
-use crate::engine::setup::MAX_LISTS;
+use crate::engine::commands::MAX_LISTS;
 use crate::error::Error;
 use crate::port::Doorbell;
 use crate::runtime::group::Group;
