@@ -5,6 +5,8 @@
 //! reused the memory too early: it delivers poison instead and is counted. Completions are held
 //! back at random too, and slots of the send queue are free only when a completion was polled.
 
+use std::collections::VecDeque;
+use std::collections::vec_deque::Drain;
 use std::sync::atomic::Ordering;
 
 use super::device::Device;
@@ -36,6 +38,20 @@ impl Deferral {
     pub(super) fn release(&mut self, count: usize) -> usize {
         self.random.below(count as u64 + 1) as usize
     }
+}
+
+/// Takes out the completions that may be seen in this poll, at most `room`.
+#[inline]
+pub(super) fn visible<'a, T>(
+    completions: &'a mut VecDeque<T>,
+    deferral: Option<&mut Deferral>,
+    room: usize,
+) -> Drain<'a, T> {
+    let mut count = completions.len();
+    if let Some(deferral) = deferral {
+        count = deferral.release(count);
+    }
+    completions.drain(..count.min(room))
 }
 
 /// A sum over the bytes of the slices (FNV-1a with words).

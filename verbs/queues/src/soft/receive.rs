@@ -8,7 +8,7 @@ use std::time::Duration;
 use netchannel_units::Timestamp;
 
 use super::connection::Shared;
-use super::deferred::Deferral;
+use super::deferred::{Deferral, visible};
 use super::gather::Cursor;
 use super::shared_receive::SharedReceives;
 use super::wire_ring::{Kind, Receiver, Rubbish, Slot, flag};
@@ -102,12 +102,9 @@ impl ReceiveSide {
     /// Takes out completions that may be seen now.
     #[inline]
     pub(super) fn take(&mut self, out: &mut [WorkCompletion]) -> usize {
-        let mut count = self.completions.len();
-        if let Some(deferral) = &mut self.deferral {
-            count = deferral.release(count);
-        }
-        let count = count.min(out.len());
-        for (place, completion) in out.iter_mut().zip(self.completions.drain(..count)) {
+        let seen = visible(&mut self.completions, self.deferral.as_mut(), out.len());
+        let count = seen.len();
+        for (place, completion) in out.iter_mut().zip(seen) {
             *place = completion;
         }
         count

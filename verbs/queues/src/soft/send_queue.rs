@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 
-use super::deferred::{Deferral, checksum, poison};
+use super::deferred::{Deferral, checksum, poison, visible};
 use super::device::Device;
 use super::gather::Cursor;
 use crate::memory::Access;
@@ -129,12 +129,9 @@ impl Completed {
         out: &mut [WorkCompletion],
         deferral: Option<&mut Deferral>,
     ) -> usize {
-        let mut count = self.finished.len();
-        if let Some(deferral) = deferral {
-            count = deferral.release(count);
-        }
-        let count = count.min(out.len());
-        for (place, finished) in out.iter_mut().zip(self.finished.drain(..count)) {
+        let seen = visible(&mut self.finished, deferral, out.len());
+        let count = seen.len();
+        for (place, finished) in out.iter_mut().zip(seen) {
             *place = finished.completion;
             self.held -= finished.slots;
         }
