@@ -1,5 +1,7 @@
 //! A stream, both ways, between two hosts, while both keep moving queue pairs of its Channels to
-//! error: every byte arrives once and in order.
+//! error: every byte arrives once and in order. `netchannel perf bw HOST --fail-channel-every` shows
+//! what that costs, in one direction; this shows one stream whose both directions lose their queue
+//! pairs at the same time, on hosts so slow that they seem dead at times.
 //!
 //! ```text
 //! broken_channels rxe_1 --listen 10.0.0.1:4792 [--seconds 60] [--every-ms 1000]

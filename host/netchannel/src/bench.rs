@@ -9,17 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use netchannel_driver::ChannelKey;
-use netchannel_units::{ChannelId, Class, GroupId, Timestamp};
-use netchannel_verbs::Endpoint;
+use netchannel_units::{Class, GroupId, Timestamp};
 use netchannel_verbs::soft::{Clock, Context, SoftOptions};
 use netchannel_vns::streams::Role;
 
 use crate::application::ApplicationId;
 use crate::cell::buffer;
 use crate::config::Config;
-use crate::engine::control::{EngineControl, SessionTerms, SlabMaker};
-use crate::engine::settings::EAGER_CREDIT;
+use crate::engine::control::{EngineControl, SlabMaker};
+use crate::engine::harness::{Made, make_channels, start_session};
 use crate::engine::{Drive, Engine};
 use crate::listener::Backlog;
 use crate::port::{Doorbell, What};
@@ -63,21 +61,9 @@ impl Side {
         Self { engine, shared, context, clock }
     }
 
-    fn start_session(&mut self, role: Role, ours: &[ChannelKey], theirs: &[Endpoint]) {
-        let pairs: Vec<_> = ours.iter().copied().zip(theirs.iter().cloned()).collect();
-        self.engine.connect_channels(&pairs, 64).expect("connected Channels");
-        let peer = SocketAddr::from(([192, 0, 2, 1], 1));
-        let terms = SessionTerms {
-            role,
-            peer_slots: 64,
-            peer_slot_bytes: 8_192,
-            peer_eager_credit: EAGER_CREDIT,
-            failover: true,
-            group: 0,
-        };
-        let session = SessionShared::new(0, peer);
-        let channels = ours.iter().copied().zip((0..).map(ChannelId)).collect();
-        let slot = self.engine.add_session(session, terms, channels).expect("a session");
+    fn start_session(&mut self, role: Role, ours: &Made, theirs: &Made) {
+        let session = SessionShared::new(0, SocketAddr::from(([192, 0, 2, 1], 1)));
+        let slot = start_session(&mut self.engine, &session, role, 0, ours, theirs);
         let slab = self.context.make(&self.shared.runtime.local).expect("a slab of windows");
         self.engine.add_slab(slot, slab);
     }
@@ -99,11 +85,9 @@ impl Sides {
     pub fn new(chunk: usize) -> Self {
         let clock = Arc::new(AtomicU64::new(1_000));
         let mut sides = [(); 2].map(|()| Side::new(&clock, chunk));
-        let made = sides.each_mut().map(|side| side.engine.make_channels(CHANNELS, 64));
-        let [(keys_0, ends_0), (keys_1, ends_1)] =
-            made.map(|made| made.expect("Channels").into_iter().unzip::<_, _, Vec<_>, Vec<_>>());
-        sides[0].start_session(Role::Client, &keys_0, &ends_1);
-        sides[1].start_session(Role::Server, &keys_1, &ends_0);
+        let made = sides.each_mut().map(|side| make_channels(&mut side.engine, CHANNELS));
+        sides[0].start_session(Role::Client, &made[0], &made[1]);
+        sides[1].start_session(Role::Server, &made[1], &made[0]);
         let [mut sender, mut receiver] = sides;
         let backlog = Backlog::new();
         lock(&receiver.shared.runtime.listeners).insert(SERVICE, Arc::clone(&backlog));

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,18 +17,16 @@ use netchannel_verbs::device::Provider;
 
 use crate::attach::convert::to_stats;
 use crate::attach::link::Link;
-use crate::config::{Config, Idle};
+use crate::config::Config;
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port::{Doorbell, Port, PortShared, PortWake};
 use crate::region::unpack;
-use crate::runtime::{LINGER, Waitable, Waited, now, sleep};
+use crate::runtime::{LINGER, Waitable, Waited, YIELD_AFTER, now, sleep, sleep_until, spin_limit};
 use crate::shared::{Command, Counter, StreamSeed, lock};
 use crate::stats::Stats;
 use crate::stream::StreamInfo;
 
-/// A spinning thread that found nothing for this long lets others have the processor.
-const YIELD_AFTER: Duration = Duration::from_millis(1);
 /// How long who finds its ring full leaves the processor to the engine.
 const RING_FULL: Duration = Duration::from_micros(20);
 /// How often who closes looks whether everything has arrived.
@@ -259,34 +257,20 @@ impl Attachment {
         }
         // The engine that it waits for must know whom to wake.
         let port = self.with_port(what.group(), |port| Arc::clone(&port.shared))?;
-        let waited = loop {
-            what.set_waiter(Some(&port));
-            fence(Ordering::SeqCst);
-            if what.is_ready() {
-                break Waited::Ready;
-            }
-            if deadline.is_some_and(|at| now() >= at) {
-                break Waited::TimedOut;
-            }
+        Ok(sleep_until(what, &port, deadline, || {
             sleep(&port.wake.fds().collect::<Vec<_>>(), deadline.map(|at| at - now()));
             self.wakeups.add_shared(1);
             if port.wake.drain().is_err() && !self.link.is_over() && !what.is_ready() {
                 // The engine is gone; the thread that listens to it is about to say so.
                 std::thread::sleep(YIELD_AFTER);
             }
-        };
-        what.set_waiter(None);
-        Ok(waited)
+        }))
     }
 
     /// Looks again and again: for a short while before sleeping, or until the deadline.
     fn spin(&self, what: &dyn Waitable, deadline: Option<Timestamp>) -> bool {
         let start = now();
-        let mut until = deadline;
-        if self.config.idle == Idle::Sleep {
-            let short = start + self.config.spin_before_sleep;
-            until = Some(until.map_or(short, |at| at.min(short)));
-        }
+        let until = spin_limit(&self.config, start, deadline);
         let mut yielded = start;
         loop {
             for _ in 0..16 {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use netchannel_units::{Bandwidth, ChannelId, Class, GroupId, Timestamp};
+use netchannel_units::{Bandwidth, Class, GroupId, Timestamp};
 use netchannel_verbs::Context as _;
 use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
 use netchannel_vns::streams::Role;
@@ -14,8 +14,8 @@ use netchannel_vns::streams::Role;
 use crate::application::ApplicationId;
 use crate::config::Config;
 use crate::engine::budget::PortBudget;
-use crate::engine::control::{EngineControl, SessionTerms, SlabMaker};
-use crate::engine::settings::EAGER_CREDIT;
+use crate::engine::control::{EngineControl, SlabMaker};
+use crate::engine::harness::{make_channels, start_session};
 use crate::engine::{Drive, Engine};
 use crate::listener::Backlog;
 use crate::port::{Doorbell, What};
@@ -88,26 +88,12 @@ impl World {
         let mut hosts = [1, 2].map(|seed| Host::new(&clock, seed, link, config));
         let sessions = [0, 1].map(|n| SessionShared::new(n, "192.0.2.1:1".parse().unwrap()));
         for (class, count) in CHANNELS.into_iter().enumerate() {
-            let made =
-                hosts.each_mut().map(|host| host.engines[class].make_channels(count, 64).unwrap());
+            let made = hosts.each_mut().map(|host| make_channels(&mut host.engines[class], count));
             for (side, role) in [(0, Role::Client), (1, Role::Server)] {
-                let theirs = made[1 - side].iter().map(|(_, endpoint)| endpoint.clone());
-                let keys = made[side].iter().map(|(key, _)| *key);
-                let pairs: Vec<_> = keys.clone().zip(theirs).collect();
                 let host = &mut hosts[side];
                 let engine = &mut host.engines[class];
-                engine.connect_channels(&pairs, 64).unwrap();
-                let terms = SessionTerms {
-                    role,
-                    peer_slots: 64,
-                    peer_slot_bytes: 8_192,
-                    peer_eager_credit: EAGER_CREDIT,
-                    group: class as u8,
-                    failover: true,
-                };
-                let channels = keys.zip((0..).map(ChannelId)).collect();
-                let session = Arc::clone(&sessions[side]);
-                let slot = engine.add_session(session, terms, channels).unwrap();
+                let (ours, theirs) = (&made[side], &made[1 - side]);
+                let slot = start_session(engine, &sessions[side], role, class as u8, ours, theirs);
                 engine.add_slab(slot, host.context.make(&host.shared.local).unwrap());
             }
         }

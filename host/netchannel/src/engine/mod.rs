@@ -5,7 +5,7 @@
 //! and [`publish`] go up. Set-up lies apart in [`setup`].
 //!
 //! - [`session`]: what the engine keeps per peer.
-//! - [`buffers`]: send buffers. [`budget`]: what the engines may have outstanding together.
+//! - [`buffers`]: send buffers. [`lending`]: which streams have some. [`budget`]: what the engines may have outstanding together.
 //! - [`receive`]: messages to streams.
 //! - [`transmit`]: streams to messages.
 //! - [`publish`]: streams to applications.
@@ -14,6 +14,7 @@
 //! - [`doorbells`]: how applications of other processes wake the engine.
 //! - [`control`]: what the runtime asks for; [`commands`]: what applications do; [`settings`].
 //! - [`setup`]: sessions come and go. [`departures`]: applications do; [`tenants`]: what they have.
+//! - `harness`: sessions for benchmarks and tests.
 
 pub(crate) mod budget;
 pub(crate) mod buffers;
@@ -25,6 +26,9 @@ mod departures;
 mod direct;
 mod doorbells;
 pub(crate) mod failover;
+#[cfg(any(test, feature = "bench"))]
+pub(crate) mod harness;
+mod lending;
 mod publish;
 mod receive;
 pub(crate) mod session;

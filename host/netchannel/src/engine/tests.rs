@@ -9,8 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use netchannel_driver::ChannelKey;
-use netchannel_units::{Bandwidth, ChannelId, Class, GroupId, Timestamp};
+use netchannel_units::{Bandwidth, Class, GroupId, Timestamp};
 use netchannel_verbs::Context as _;
 use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
 use netchannel_vns::streams::Role;
@@ -19,8 +18,8 @@ use netchannel_wire::control::ChannelMessage;
 use crate::application::ApplicationId;
 use crate::cell::buffer;
 use crate::config::Config;
-use crate::engine::control::{EngineControl, SessionTerms, SlabMaker};
-use crate::engine::settings::EAGER_CREDIT;
+use crate::engine::control::{EngineControl, SlabMaker};
+use crate::engine::harness::{Made, make_channels, start_session};
 use crate::engine::{Drive, Engine};
 use crate::listener::Backlog;
 use crate::port::{Doorbell, What};
@@ -70,24 +69,8 @@ impl Host {
         Self { engine, shared, context, session, max_slabs: 32, hears_events: true }
     }
 
-    fn start_session(
-        &mut self,
-        role: Role,
-        ours: &[ChannelKey],
-        theirs: &[netchannel_verbs::Endpoint],
-    ) {
-        let pairs: Vec<_> = ours.iter().copied().zip(theirs.iter().cloned()).collect();
-        self.engine.connect_channels(&pairs, 64).unwrap();
-        let terms = SessionTerms {
-            role,
-            peer_slots: 64,
-            peer_slot_bytes: 8_192,
-            peer_eager_credit: EAGER_CREDIT,
-            failover: true,
-            group: 0,
-        };
-        let channels = ours.iter().copied().zip((0..).map(ChannelId)).collect();
-        let slot = self.engine.add_session(Arc::clone(&self.session), terms, channels).unwrap();
+    fn start_session(&mut self, role: Role, ours: &Made, theirs: &Made) {
+        let slot = start_session(&mut self.engine, &self.session, role, 0, ours, theirs);
         self.add_slab(slot);
     }
 
@@ -124,11 +107,9 @@ impl World {
     fn with_config(seed: u64, links: Links, config: &Config) -> Self {
         let clock = Arc::new(AtomicU64::new(1_000));
         let mut hosts = [seed, seed + 1].map(|seed| Host::new(&clock, seed, links, config));
-        let made = hosts.each_mut().map(|h| h.engine.make_channels(CHANNELS, 64).unwrap());
-        let [(keys_0, ends_0), (keys_1, ends_1)] =
-            made.map(|made| made.into_iter().unzip::<_, _, Vec<_>, Vec<_>>());
-        hosts[0].start_session(Role::Client, &keys_0, &ends_1);
-        hosts[1].start_session(Role::Server, &keys_1, &ends_0);
+        let made = hosts.each_mut().map(|host| make_channels(&mut host.engine, CHANNELS));
+        hosts[0].start_session(Role::Client, &made[0], &made[1]);
+        hosts[1].start_session(Role::Server, &made[1], &made[0]);
         lock(&hosts[1].shared.runtime.listeners).insert(SERVICE, Backlog::new());
         let control_delay = Duration::from_micros(20);
         Self { clock, hosts, control: VecDeque::new(), control_delay, trace: 0 }

@@ -1,5 +1,6 @@
 //! The runtime: engines, the threads that drive them, and what applications call.
 //!
+//! - [`inner`]: what the threads share. [`ports`]: how applications' threads talk to engines.
 //! - [`group`]: a Channel group, that is, an engine; [`owner`]: who drives it.
 //! - [`wait`]: what a thread does that must wait.
 //! - [`connecting`]: a stream on its way to be opened.
@@ -13,53 +14,52 @@ mod connecting;
 mod cores;
 pub(crate) mod group;
 mod helper;
+mod inner;
 mod link;
 mod links;
 mod owner;
 mod parts;
+mod ports;
 mod reach;
 mod serving;
 mod sockets;
 mod wait;
 
-use std::any::Any;
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netchannel_units::{Class, GroupId, Timestamp};
+use netchannel_units::{Class, Timestamp};
 use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::{Context, DeviceAttributes};
 
-use crate::application::Application;
 use crate::attach::attachment::Attachment;
 use crate::attach::server::AttachServer;
-use crate::config::{Config, Idle, Poller, StreamOptions};
+use crate::config::{Config, Poller, StreamOptions};
 use crate::device::{self, Opened};
+use crate::engine::Engine;
 use crate::engine::budget::PortBudget;
 use crate::engine::control::SlabMaker;
-use crate::engine::{Drive, Engine};
 use crate::error::Error;
 use crate::listener::{Backlog, Listener};
-use crate::port::Port;
 use crate::runtime::cores::Cores;
 use crate::runtime::group::Group;
 use crate::runtime::helper::HelperCommand;
-use crate::shared::{Command, GroupShared, SessionPart, SessionShared, Shared, lock};
+use crate::shared::{GroupShared, SessionShared, Shared};
 use crate::stats::Stats;
 use crate::stream::Stream;
 
 pub use connecting::Connecting;
 pub use cores::PollerReport;
 pub(crate) use helper::ConnectReply;
+pub(crate) use inner::lost_streams;
 pub(crate) use reach::Reach;
-pub(crate) use wait::{CellWait, Waitable, Waited, sleep};
+pub(crate) use wait::{CellWait, Waitable, Waited, YIELD_AFTER, sleep, sleep_until, spin_limit};
 
 /// How long closing waits for what was written to be confirmed.
 pub(crate) const LINGER: Duration = Duration::from_secs(5);
@@ -113,36 +113,11 @@ struct ListNumbers {
     next: u32,
 }
 
-/// Numbers runtimes, so that a thread finds its port of each.
-static NEXT_RUNTIME: AtomicU64 = AtomicU64::new(1);
-
 /// Keeps the threads of a runtime running; the last clone ends them.
 pub(crate) struct Keeper {
     pub(crate) inner: Arc<RuntimeInner>,
     id: u64,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// A thread's port of one runtime.
-struct ThreadPort {
-    runtime: u64,
-    inner: Weak<RuntimeInner>,
-    /// There until it is dropped.
-    port: Option<Port>,
-}
-
-impl Drop for ThreadPort {
-    fn drop(&mut self) {
-        drop(self.port.take());
-        // The engine frees its end before it sleeps again.
-        if let Some(inner) = self.inner.upgrade() {
-            inner.wake_drivers();
-        }
-    }
-}
-
-thread_local! {
-    static PORTS: RefCell<Vec<ThreadPort>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An open device with its engine: from here come streams and listeners.
@@ -206,7 +181,7 @@ impl Runtime {
             stop: AtomicBool::new(false),
         });
         let threads = vec![helper::spawn(Arc::clone(&inner))?];
-        let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
+        let id = ports::next_runtime();
         let keeper = Arc::new(Keeper { inner, id, threads: Mutex::new(threads) });
         let inner = &keeper.inner;
         inner.set_poller(inner.config.poller, inner.config.polling_cores.into())?;
@@ -391,195 +366,6 @@ impl Runtime {
         match &self.reach {
             Reach::Here(keeper) => keeper.shut_down(),
             Reach::There(attachment) => attachment.close(),
-        }
-    }
-}
-
-impl Keeper {
-    /// Runs `f` with this thread's port, made on first use.
-    pub(crate) fn with_port<R>(
-        self: &Arc<Self>,
-        f: impl FnOnce(&mut Port) -> R,
-    ) -> Result<R, Error> {
-        PORTS.with_borrow_mut(|ports| {
-            let known = ports.iter_mut().find(|known| known.runtime == self.id);
-            if let Some(port) = known.and_then(|known| known.port.as_mut()) {
-                return Ok(f(port));
-            }
-            ports.retain(|known| known.inner.strong_count() > 0);
-            let mut port = Port::new(self.inner.next_port.fetch_add(1, Ordering::Relaxed))?;
-            let result = f(&mut port);
-            let inner = Arc::downgrade(&self.inner);
-            ports.push(ThreadPort { runtime: self.id, inner, port: Some(port) });
-            Ok(result)
-        })
-    }
-
-    /// Runs `f` with this thread's port, which the group's engine knows from now on.
-    pub(crate) fn with_port_at<R>(
-        self: &Arc<Self>,
-        group: GroupId,
-        f: impl FnOnce(&mut Port) -> R,
-    ) -> Result<R, Error> {
-        self.with_port(|port| {
-            if let Some(end) = port.meet(group)? {
-                self.inner.group(group).shared.inbox.push(Command::Port(Box::new(end)));
-            }
-            Ok(f(port))
-        })?
-    }
-
-    fn shut_down(&self) -> Result<(), Error> {
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        if threads.is_empty() {
-            return Ok(());
-        }
-        let lost = self.inner.linger();
-        // Peers that wait for the confirmation of their last bytes get it before the goodbye.
-        for group in &self.inner.groups {
-            self.inner.with_engine(group, |engine| engine.settle(now()));
-        }
-        self.inner.stop.store(true, Ordering::Release);
-        self.inner.shared.ask_helper();
-        self.inner.cores.stop();
-        for server in lock(&self.inner.shared.servers).iter() {
-            if let Err(error) = server.notify() {
-                tracing::warn!(%error, "cannot wake the attach server");
-            }
-        }
-        for thread in threads {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
-        }
-        // Who waits to accept learns that nothing will come; what nobody accepted ends with the
-        // engine.
-        let listeners = std::mem::take(&mut *lock(&self.inner.shared.listeners));
-        for backlog in listeners.values() {
-            backlog.close();
-        }
-        lost_streams(lost)
-    }
-}
-
-/// What closing says of streams whose bytes were not all taken.
-pub(crate) fn lost_streams(count: usize) -> Result<(), Error> {
-    if count == 0 {
-        return Ok(());
-    }
-    let source = std::io::Error::new(
-        std::io::ErrorKind::TimedOut,
-        format!("{count} streams had bytes that their peers did not take within 5 s"),
-    );
-    Err(Error::system("closing the runtime")(source))
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        if let Err(error) = self.shut_down() {
-            tracing::warn!(%error, "closing");
-        }
-    }
-}
-
-impl RuntimeInner {
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
-    /// Gives the helper thread something to do. False if the runtime was closed.
-    fn command(&self, command: HelperCommand) -> bool {
-        let mut commands = lock(&self.commands);
-        // Under the lock: what is pushed before the helper ends is answered by it.
-        if self.is_stopping() {
-            return false;
-        }
-        commands.push(command);
-        drop(commands);
-        self.shared.ask_helper();
-        true
-    }
-
-    pub(crate) fn group(&self, id: GroupId) -> &Group {
-        &self.groups[usize::from(id.0)]
-    }
-
-    /// The part of a session for a new stream: of its class if there is one, with the fewest
-    /// streams.
-    fn part_for(&self, session: &SessionShared, class: Class) -> Result<SessionPart, Error> {
-        let parts = session.parts().iter();
-        let streams = |part: &SessionPart| self.group(part.group).shared.counters.streams.value();
-        let best = parts.min_by_key(|part| (part.class != class, streams(part)));
-        best.copied().ok_or_else(|| session.error())
-    }
-
-    /// A slab of an application's receive windows. Not for polling cores: it takes time.
-    fn make_slab(&self, application: &Arc<Application>) -> Result<Box<dyn Any + Send>, Error> {
-        lock(&self.slab_maker).make(application)
-    }
-
-    /// Runs `f` on an engine, waiting for whoever drives it now: for set-up.
-    pub(crate) fn with_engine<R>(&self, group: &Group, f: impl FnOnce(&mut dyn Drive) -> R) -> R {
-        let mut engine = group.owner.own();
-        let result = f(&mut *engine);
-        engine.poll(now());
-        group.let_go(engine);
-        // The dedicated poller sleeps by timers that it knew.
-        self.wake_driver(group);
-        result
-    }
-
-    pub(crate) fn stop_listening(&self, address: SocketAddr) {
-        self.command(HelperCommand::Unlisten(address));
-    }
-
-    /// Gives the command to its stream's engine and sees to it that it is taken.
-    fn submit(&self, command: Command) {
-        let Some(stream) = command.stream() else { return };
-        let group = self.group(stream.group());
-        group.shared.inbox.push(command);
-        self.nudge(group);
-    }
-
-    /// Sees to it that the inbox is emptied soon.
-    fn nudge(&self, group: &Group) {
-        while group.shared.inbox.has_any() {
-            if self.wake_driver(group) {
-                return;
-            }
-            let mut engine = group.owner.own();
-            engine.poll(now());
-            group.let_go(engine);
-        }
-    }
-
-    /// Wakes the polling core of a group if it sleeps; false if the group has none. Call after
-    /// queueing work.
-    pub(crate) fn wake_driver(&self, group: &Group) -> bool {
-        fence(Ordering::SeqCst);
-        let core = group.core();
-        core.into_iter().for_each(|core| self.cores.wake(core));
-        core.is_some()
-    }
-
-    fn wake_drivers(&self) {
-        for group in &self.groups {
-            self.wake_driver(group);
-        }
-    }
-
-    /// Drives until no stream is left that its application let go; returns how many are.
-    fn linger(&self) -> usize {
-        let deadline = now() + LINGER;
-        loop {
-            let unfinished =
-                |group| self.with_engine(group, |engine| engine.control().unfinished());
-            let left = self.groups.iter().map(unfinished).sum();
-            if left == 0 || now() >= deadline {
-                return left;
-            }
-            if self.config.idle == Idle::Sleep || self.cores.count() > 0 {
-                std::thread::sleep(Duration::from_micros(100));
-            }
         }
     }
 }

@@ -14,7 +14,7 @@ use netchannel_units::{GroupId, Timestamp};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
-use crate::config::Idle;
+use crate::config::{Config, Idle};
 use crate::engine::EVENT_FDS;
 use crate::error::Error;
 use crate::port::PortShared;
@@ -24,7 +24,7 @@ use crate::runtime::{Keeper, RuntimeInner, now};
 /// A spinning thread that found nothing for this long lets others have the processor. Linux 6.13
 /// and later charge a yield with the rest of the time slice, so it must be rare; on a machine with
 /// few cores it must not be missing.
-pub(super) const YIELD_AFTER: Duration = Duration::from_millis(1);
+pub(crate) const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 /// Reading the clock costs as much as looking for messages, so an idle loop does it only every so
 /// many passes: about half a microsecond.
@@ -87,21 +87,45 @@ impl Keeper {
             Some(group) => self.with_port_at(group, |port| Arc::clone(&port.shared))?,
             None => self.with_port(|port| Arc::clone(&port.shared))?,
         };
-        let waited = loop {
-            what.set_waiter(Some(&port));
-            fence(Ordering::SeqCst);
-            if what.is_ready() {
-                break Waited::Ready;
-            }
-            if deadline.is_some_and(|at| now() >= at) {
-                break Waited::TimedOut;
-            }
-            inner.sleep_on_events(&port, what, deadline);
-        };
-        what.set_waiter(None);
+        let sleep = || inner.sleep_on_events(&port, what, deadline);
+        let waited = sleep_until(what, &port, deadline, sleep);
         inner.groups_of(what).iter().for_each(Group::tell_helper);
         Ok(waited)
     }
+}
+
+/// The sleeper's half of the protocol, until `what` is ready or the deadline passed: flag, fence,
+/// look again, sleep. `sleep` may return for any reason, but at the deadline at the latest.
+pub(crate) fn sleep_until(
+    what: &dyn Waitable,
+    port: &Arc<PortShared>,
+    deadline: Option<Timestamp>,
+    mut sleep: impl FnMut(),
+) -> Waited {
+    let waited = loop {
+        what.set_waiter(Some(port));
+        fence(Ordering::SeqCst);
+        if what.is_ready() {
+            break Waited::Ready;
+        }
+        if deadline.is_some_and(|at| now() >= at) {
+            break Waited::TimedOut;
+        }
+        sleep();
+    };
+    what.set_waiter(None);
+    waited
+}
+
+/// When who spins from `start` on is to stop: at the deadline, and with [`Idle::Sleep`] after a
+/// short while.
+pub(crate) fn spin_limit(
+    config: &Config,
+    start: Timestamp,
+    deadline: Option<Timestamp>,
+) -> Option<Timestamp> {
+    let short = (config.idle == Idle::Sleep).then(|| start + config.spin_before_sleep);
+    [short, deadline].into_iter().flatten().min()
 }
 
 fn remaining(deadline: Option<Timestamp>) -> Option<Duration> {
@@ -131,11 +155,7 @@ impl RuntimeInner {
     /// Polls until ready, the deadline, or (with `Idle::Sleep`) the end of the short while.
     fn poll_for(&self, what: &dyn Waitable, deadline: Option<Timestamp>) -> Option<Waited> {
         let start = now();
-        let mut until = deadline;
-        if self.config.idle == Idle::Sleep {
-            let short = start + self.config.spin_before_sleep;
-            until = Some(until.map_or(short, |at| at.min(short)));
-        }
+        let until = spin_limit(&self.config, start, deadline);
         let groups = self.groups_of(what);
         groups.iter().for_each(Group::tell_helper);
         let mut moved_at = start;

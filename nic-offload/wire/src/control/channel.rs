@@ -1,6 +1,7 @@
 //! What the two sides say of one Channel whose queue pair died: first fence, then renew. The order is
 //! that of `netchannel-channel`'s fence.
 
+use minicbor::bytes::ByteSlice;
 use minicbor::{Decode, Encode};
 
 use super::error::ControlError;
@@ -86,10 +87,10 @@ impl ChannelMessage {
     }
 }
 
-/// The maps on the wire: fields 0 to 2 name the queue pair, field 3 is what is said.
+/// The map on the wire: fields 0 to 2 name the queue pair, field 3 is what is said.
 #[derive(Encode, Decode)]
 #[cbor(map)]
-pub(super) struct Fence {
+struct Said<T> {
     #[n(0)]
     group: u8,
     #[n(1)]
@@ -97,44 +98,34 @@ pub(super) struct Fence {
     #[n(2)]
     epoch: u32,
     #[n(3)]
-    cause: String,
+    what: T,
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-pub(super) struct Fenced {
-    #[n(0)]
-    group: u8,
-    #[n(1)]
-    channel: u16,
-    #[n(2)]
-    epoch: u32,
-    #[n(3)]
-    received: u64,
+/// NoField is said beside the name: there is no field 3.
+pub(super) struct NoField;
+
+impl<C> Encode<C> for NoField {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        _: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        Ok(())
+    }
+
+    fn is_nil(&self) -> bool {
+        true
+    }
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-pub(super) struct Renew {
-    #[n(0)]
-    group: u8,
-    #[n(1)]
-    channel: u16,
-    #[n(2)]
-    epoch: u32,
-    #[cbor(n(3), with = "minicbor::bytes")]
-    endpoint: Vec<u8>,
-}
+impl<'b, C> Decode<'b, C> for NoField {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        d.skip().map(|()| Self)
+    }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-pub(super) struct Renewed {
-    #[n(0)]
-    group: u8,
-    #[n(1)]
-    channel: u16,
-    #[n(2)]
-    epoch: u32,
+    fn nil() -> Option<Self> {
+        Some(Self)
+    }
 }
 
 impl<C> Encode<C> for ChannelMessage {
@@ -146,39 +137,29 @@ impl<C> Encode<C> for ChannelMessage {
         let ChannelEpoch { group, channel, epoch } = self.of;
         match &self.news {
             ChannelNews::Fence { cause } => {
-                Fence { group, channel, epoch, cause: cause.clone() }.encode(e, context)
+                Said { group, channel, epoch, what: cause.as_str() }.encode(e, context)
             }
             ChannelNews::Fenced { received } => {
-                Fenced { group, channel, epoch, received: *received }.encode(e, context)
+                Said { group, channel, epoch, what: *received }.encode(e, context)
             }
             ChannelNews::Renew { endpoint } => {
-                Renew { group, channel, epoch, endpoint: endpoint.clone() }.encode(e, context)
+                let what: &ByteSlice = endpoint.as_slice().into();
+                Said { group, channel, epoch, what }.encode(e, context)
             }
-            ChannelNews::Renewed => Renewed { group, channel, epoch }.encode(e, context),
+            ChannelNews::Renewed => {
+                Said { group, channel, epoch, what: NoField }.encode(e, context)
+            }
         }
     }
 }
 
-impl From<Fence> for ChannelMessage {
-    fn from(Fence { group, channel, epoch, cause }: Fence) -> Self {
-        Self { of: ChannelEpoch { group, channel, epoch }, news: ChannelNews::Fence { cause } }
-    }
-}
-
-impl From<Fenced> for ChannelMessage {
-    fn from(Fenced { group, channel, epoch, received }: Fenced) -> Self {
-        Self { of: ChannelEpoch { group, channel, epoch }, news: ChannelNews::Fenced { received } }
-    }
-}
-
-impl From<Renew> for ChannelMessage {
-    fn from(Renew { group, channel, epoch, endpoint }: Renew) -> Self {
-        Self { of: ChannelEpoch { group, channel, epoch }, news: ChannelNews::Renew { endpoint } }
-    }
-}
-
-impl From<Renewed> for ChannelMessage {
-    fn from(Renewed { group, channel, epoch }: Renewed) -> Self {
-        Self { of: ChannelEpoch { group, channel, epoch }, news: ChannelNews::Renewed }
+impl ChannelMessage {
+    /// Reads the map of a message; `news` is what the message says with field 3.
+    pub(super) fn read<'b, T: Decode<'b, ()>>(
+        d: &mut minicbor::Decoder<'b>,
+        news: impl FnOnce(T) -> ChannelNews,
+    ) -> Result<Self, minicbor::decode::Error> {
+        let Said { group, channel, epoch, what } = d.decode::<Said<T>>()?;
+        Ok(Self { of: ChannelEpoch { group, channel, epoch }, news: news(what) })
     }
 }

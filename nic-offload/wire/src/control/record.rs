@@ -1,9 +1,10 @@
 //! Control messages to bytes and back: an 8-byte prefix, then a CBOR array of two: the number of
 //! the message and the map of its fields.
 
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Decoder, Encode};
 
-use super::channel;
+use super::channel::{self, ChannelMessage, ChannelNews};
 use super::error::ControlError;
 use super::message::{ControlMessage, Echo, Farewell, MessageKind, Nothing};
 
@@ -95,11 +96,20 @@ fn decode_body(
         MessageKind::Ping => ControlMessage::Ping(field::<Echo>(d)?),
         MessageKind::Pong => ControlMessage::Pong(field::<Echo>(d)?),
         MessageKind::Goodbye => ControlMessage::Goodbye(field::<Farewell>(d)?),
-        MessageKind::Fence => ControlMessage::Channel(field::<channel::Fence>(d)?.into()),
-        MessageKind::Fenced => ControlMessage::Channel(field::<channel::Fenced>(d)?.into()),
-        MessageKind::Renew => ControlMessage::Channel(field::<channel::Renew>(d)?.into()),
-        MessageKind::Renewed => ControlMessage::Channel(field::<channel::Renewed>(d)?.into()),
+        MessageKind::Fence => said(d, |cause| ChannelNews::Fence { cause })?,
+        MessageKind::Fenced => said(d, |received| ChannelNews::Fenced { received })?,
+        MessageKind::Renew => {
+            said(d, |endpoint: ByteVec| ChannelNews::Renew { endpoint: endpoint.into() })?
+        }
+        MessageKind::Renewed => said(d, |channel::NoField| ChannelNews::Renewed)?,
     })
+}
+
+fn said<'b, T: Decode<'b, ()>>(
+    d: &mut Decoder<'b>,
+    news: impl FnOnce(T) -> ChannelNews,
+) -> Result<ControlMessage, minicbor::decode::Error> {
+    ChannelMessage::read(d, news).map(ControlMessage::Channel)
 }
 
 fn field<'b, T: Decode<'b, ()>>(d: &mut Decoder<'b>) -> Result<T, minicbor::decode::Error> {
