@@ -60,6 +60,16 @@ pub enum Answer {
     /// To Unfinished.
     #[n(7)]
     Unfinished(#[n(0)] u64),
+    /// To Descriptor: its number among those of the stream, with the two ends of a socket: the one to
+    /// wait on, and the one that makes it readable.
+    #[n(8)]
+    Descriptor(#[n(0)] u8),
+    /// To List: its number.
+    #[n(9)]
+    List(#[n(0)] u32),
+    /// To ListRing, with its memory.
+    #[n(10)]
+    ListRing,
 }
 
 /// A stream for the application.

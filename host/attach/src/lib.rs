@@ -1,7 +1,7 @@
 //! What an application and an engine in another process say to each other, as pure messages.
 //!
 //! They meet at a unix socket of packets (`SOCK_SEQPACKET`): one packet is one message, with at
-//! most one descriptor. The first packet of each side has a fixed head, so that programs of any two
+//! most [two](MAX_DESCRIPTORS) descriptors. The first packet of each side has a fixed head, so that programs of any two
 //! versions can tell that they do not match. Bytes of streams never pass here: they lie in memory
 //! whose descriptors do.
 //!
@@ -39,7 +39,10 @@ pub use event::{Answer, Event, StreamOffer};
 pub use failure::{Failure, FailureKind};
 pub use hearing::{Heard, Hearing};
 pub use hello::{Hello, VERSION, Welcome};
-pub use request::{Operation, Request};
+pub use request::{Means, Operation, Request};
 
 /// Bytes of the largest packet: the counters of 512 Channels. A unix socket takes several of them.
 pub const MAX_PACKET: usize = 64 << 10;
+
+/// Descriptors that a packet of the engine has at most.
+pub const MAX_DESCRIPTORS: usize = 2;

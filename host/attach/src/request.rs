@@ -120,6 +120,57 @@ pub enum Operation {
         #[n(0)]
         stream: u64,
     },
+    /// A descriptor that becomes readable when the stream is ready.
+    #[n(14)]
+    Descriptor {
+        /// The stream.
+        #[n(0)]
+        stream: u64,
+    },
+    /// A ready list.
+    #[n(15)]
+    List,
+    /// A ring from a group to that list.
+    #[n(16)]
+    ListRing {
+        /// The list.
+        #[n(0)]
+        list: u32,
+        /// The group.
+        #[n(1)]
+        group: u8,
+    },
+    /// The list is gone. No answer.
+    #[n(17)]
+    CloseList {
+        /// The list.
+        #[n(0)]
+        list: u32,
+    },
+    /// Tell of a stream. No answer.
+    #[n(18)]
+    Watch {
+        /// The stream.
+        #[n(0)]
+        stream: u64,
+        /// When it can be written to, else when it can be read.
+        #[n(1)]
+        writing: bool,
+        /// How.
+        #[n(2)]
+        by: Means,
+    },
+}
+
+/// How an application hears of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Means {
+    /// By the descriptor of this number of the stream.
+    #[n(0)]
+    Descriptor(#[n(0)] u8),
+    /// By this ready list, under this name.
+    #[n(1)]
+    List(#[n(0)] u32, #[n(1)] u64),
 }
 
 impl Operation {
@@ -133,13 +184,18 @@ impl Operation {
             | Self::Region { .. }
             | Self::Statistics
             | Self::Unfinished
-            | Self::Fate { .. } => true,
+            | Self::Fate { .. }
+            | Self::Descriptor { .. }
+            | Self::List
+            | Self::ListRing { .. } => true,
             Self::Unlisten { .. }
             | Self::Finish { .. }
             | Self::Reset { .. }
             | Self::Stop { .. }
             | Self::Release { .. }
-            | Self::ClosePort { .. } => false,
+            | Self::ClosePort { .. }
+            | Self::CloseList { .. }
+            | Self::Watch { .. } => false,
         }
     }
 }

@@ -7,7 +7,7 @@ use netchannel_units::Class;
 use crate::event::{Answer, ChannelCounters, Event, Statistics, StreamOffer};
 use crate::failure::{Failure, FailureKind};
 use crate::hello::{Hello, Provider, Reception, Welcome};
-use crate::request::{Operation, Request};
+use crate::request::{Means, Operation, Request};
 
 fn peer() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 7], 4792))
@@ -51,6 +51,12 @@ pub fn requests() -> Vec<Request> {
         Operation::Statistics,
         Operation::Unfinished,
         Operation::Fate { stream },
+        Operation::Descriptor { stream },
+        Operation::List,
+        Operation::ListRing { list: 6, group: 1 },
+        Operation::CloseList { list: 6 },
+        Operation::Watch { stream, writing: true, by: Means::Descriptor(1) },
+        Operation::Watch { stream, writing: false, by: Means::List(6, 1 << 40) },
     ];
     (1..).zip(operations).map(|(number, operation)| Request { number, operation }).collect()
 }
@@ -84,6 +90,9 @@ pub fn events() -> Vec<Event> {
         Answer::Region(2 << 20, true),
         Answer::Statistics(statistics),
         Answer::Unfinished(12),
+        Answer::Descriptor(1),
+        Answer::List(6),
+        Answer::ListRing,
     ];
     (1..)
         .zip(answers)

@@ -28,7 +28,7 @@
 //! - [`stream`], [`listener`], [`runtime`]: what applications call.
 //! - [`ready_list`]: one thread that serves many streams; `ready`: how it and descriptors hear of
 //!   them.
-//! - `cell`, `port`, `region`: the memory between applications and the engine; `application`:
+//! - `cell`, `port`, `region`, `signal`: what applications and the engine share; `application`:
 //!   whose it is.
 //! - `bench`: two engines in one thread, for benchmarks.
 //! - `attach`: applications and engine in two processes.
@@ -43,7 +43,6 @@ pub mod stats;
 pub mod stream;
 
 mod application;
-#[allow(dead_code, reason = "for applications of other processes, which come next")]
 mod attach;
 /// For this project's own benchmarks.
 #[cfg(any(test, feature = "bench"))]
@@ -56,6 +55,7 @@ mod ready;
 pub mod ready_list;
 mod region;
 mod shared;
+mod signal;
 
 pub use attach::server::AttachServer;
 pub use config::{Config, DeviceChoice, Idle, Keepalive, PathClass, Policy, Poller, StreamOptions};

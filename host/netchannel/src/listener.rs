@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::port::PortShared;
 use crate::runtime::{Reach, Waitable, Waited, now};
 use crate::shared::{StreamSeed, lock};
+use crate::signal::Signal;
 use crate::stream::{Pollable, Stream};
 
 /// Streams that wait to be accepted, per listener; more are refused as busy.
@@ -29,7 +30,7 @@ pub(crate) struct Backlog {
     streams: Mutex<Option<VecDeque<StreamSeed>>>,
     waiters: Mutex<Vec<Arc<PortShared>>>,
     /// The listener's descriptor.
-    pollable: Mutex<Option<Arc<Wake>>>,
+    pollable: Mutex<Option<Arc<Signal>>>,
 }
 
 impl Backlog {
@@ -84,7 +85,7 @@ impl Backlog {
     }
 
     fn wake(&self) {
-        if let Some(Err(error)) = lock(&self.pollable).as_ref().map(|wake| wake.notify()) {
+        if let Some(Err(error)) = lock(&self.pollable).as_ref().map(|signal| signal.notify()) {
             tracing::warn!(%error, "cannot signal a listener's descriptor");
         }
         for port in lock(&self.waiters).drain(..) {
@@ -109,34 +110,34 @@ impl Backlog {
 impl Backlog {
     fn pollable(&self) -> Result<Pollable, Error> {
         let mut pollable = lock(&self.pollable);
-        let wake = match &*pollable {
-            Some(wake) => Arc::clone(wake),
+        let signal = match &*pollable {
+            Some(signal) => Arc::clone(signal),
             None => {
-                let made = Wake::new().map_err(Error::shared_memory("making a descriptor"))?;
+                let made = Signal::new().map_err(Error::shared_memory("making a descriptor"))?;
                 Arc::clone(pollable.insert(Arc::new(made)))
             }
         };
         drop(pollable);
-        self.signal_if_ready(&wake);
-        Ok(Pollable::new(wake))
+        self.signal_if_ready(&signal);
+        Ok(Pollable::new(signal))
     }
 
     /// Nobody to accept: the descriptor is unreadable until there is.
     fn would_block(&self) -> Error {
-        let wake = lock(&self.pollable).clone();
-        if let Some(wake) = wake {
-            if let Err(error) = wake.drain() {
+        let signal = lock(&self.pollable).clone();
+        if let Some(signal) = signal {
+            if let Err(error) = signal.drain() {
                 tracing::warn!(%error, "cannot take back the signal of a descriptor");
             }
             // Somebody may have come in between.
-            self.signal_if_ready(&wake);
+            self.signal_if_ready(&signal);
         }
         Error::WouldBlock
     }
 
-    fn signal_if_ready(&self, wake: &Wake) {
+    fn signal_if_ready(&self, signal: &Signal) {
         if self.is_ready()
-            && let Err(error) = wake.notify()
+            && let Err(error) = signal.notify()
         {
             tracing::warn!(%error, "cannot signal a listener's descriptor");
         }

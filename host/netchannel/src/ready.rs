@@ -11,18 +11,19 @@
 //! engine:      write the cell  fence    look at the bits      set: take it, tell
 //! ```
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, fence};
 
 use netchannel_shared_memory::memory::{Mapping, SharedMemory, SharedWord};
-use netchannel_shared_memory::ring::{Consumer, MappedRing, Producer, ring_len};
-use netchannel_shared_memory::wake::Wake;
+use netchannel_shared_memory::ring::{BadRing, Consumer, MappedRing, Producer, ring_len};
 
 use crate::application::ApplicationId;
 use crate::cell::CellState;
 use crate::engine::StreamKey;
 use crate::error::Error;
+use crate::signal::Signal;
 
 /// Entries of a list's ring: ready streams between two looks of a busy thread. More cost one look
 /// at every cell.
@@ -97,7 +98,7 @@ impl CellState {
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// A descriptor, written without blocking.
-    Descriptor(Arc<Wake>),
+    Descriptor(Arc<Signal>),
     /// The ready list of this number, under this name.
     List { list: u32, name: u64 },
 }
@@ -105,7 +106,7 @@ pub(crate) enum Target {
 /// Who hears of a stream, by direction.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    descriptors: [Option<Arc<Wake>>; 2],
+    descriptors: [Option<Arc<Signal>>; 2],
     lists: [Option<(u32, u64)>; 2],
 }
 
@@ -120,7 +121,7 @@ pub(crate) struct Watch {
 impl Watchers {
     pub(crate) fn set(&mut self, direction: Direction, target: Target) {
         match target {
-            Target::Descriptor(wake) => self.descriptors[direction as usize] = Some(wake),
+            Target::Descriptor(signal) => self.descriptors[direction as usize] = Some(signal),
             Target::List { list, name } => self.lists[direction as usize] = Some((list, name)),
         }
     }
@@ -142,8 +143,8 @@ impl Watchers {
         }
         for direction in DIRECTIONS {
             if due & bits::descriptor(direction) != 0
-                && let Some(wake) = &self.descriptors[direction as usize]
-                && let Err(error) = wake.notify()
+                && let Some(signal) = &self.descriptors[direction as usize]
+                && let Err(error) = signal.notify()
             {
                 tracing::warn!(%error, "cannot signal a stream's descriptor");
             }
@@ -198,21 +199,61 @@ pub(crate) struct ApplicationList {
     ring: Consumer<u64, MappedRing>,
 }
 
-/// Makes both ends of list `number`.
-pub(crate) fn list(number: u32) -> Result<(ApplicationList, EngineList), Error> {
-    let what = "making a ready list";
-    let sizes = |_| Error::NoMemory { what: "ring sizes" };
-    let bytes = ring_len::<u64>(CAPACITY).ok_or(Error::NoMemory { what: "ring sizes" })?;
-    let memory = SharedMemory::create("netchannel-ready", RING_OFFSET + bytes)
-        .map_err(Error::shared_memory(what))?;
-    let mapping = Arc::new(memory.map().map_err(Error::shared_memory(what))?);
-    let ring = || MappedRing::new::<u64>(Arc::clone(&mapping), RING_OFFSET, CAPACITY);
-    let producer = Producer::new(ring().map_err(sizes)?).map_err(sizes)?;
-    let consumer = Consumer::new(ring().map_err(sizes)?).map_err(sizes)?;
-    let memory = ListMemory(mapping);
-    let application = ApplicationId::LOCAL;
-    let engine = EngineList { number, application, memory: memory.clone(), ring: producer };
-    Ok((ApplicationList { memory, ring: consumer }, engine))
+/// What fails when a list cannot be made.
+const MAKING: &str = "making a ready list";
+
+fn bad_ring(_: BadRing) -> Error {
+    Error::NoMemory { what: "ring sizes" }
+}
+
+fn list_bytes() -> Result<usize, Error> {
+    let ring = ring_len::<u64>(CAPACITY).ok_or(Error::NoMemory { what: "ring sizes" })?;
+    Ok(RING_OFFSET + ring)
+}
+
+impl ListMemory {
+    fn map(memory: &SharedMemory) -> Result<Self, Error> {
+        Ok(Self(Arc::new(memory.map().map_err(Error::shared_memory(MAKING))?)))
+    }
+
+    fn ring(&self) -> Result<MappedRing, Error> {
+        MappedRing::new::<u64>(Arc::clone(&self.0), RING_OFFSET, CAPACITY).map_err(bad_ring)
+    }
+
+    /// Nothing comes through the ring any more, and yet there is something to see in the cells.
+    pub(crate) fn look_at_all(&self) {
+        self.state().overflow.store(1, Release);
+    }
+}
+
+impl EngineList {
+    /// An engine's end of list `number`, and the memory for the other end.
+    pub(crate) fn new(
+        number: u32,
+        application: ApplicationId,
+    ) -> Result<(Self, SharedMemory), Error> {
+        let shared = SharedMemory::create("netchannel-ready", list_bytes()?)
+            .map_err(Error::shared_memory(MAKING))?;
+        let memory = ListMemory::map(&shared)?;
+        let ring = Producer::new(memory.ring()?).map_err(bad_ring)?;
+        Ok((Self { number, application, memory, ring }, shared))
+    }
+}
+
+impl ApplicationList {
+    /// The end for an engine's.
+    pub(crate) fn new(memory: &SharedMemory) -> Result<Self, Error> {
+        let memory = ListMemory::map(memory)?;
+        let ring = Consumer::new(memory.ring()?).map_err(bad_ring)?;
+        Ok(Self { memory, ring })
+    }
+
+    /// The end for that of an engine in another process.
+    pub(crate) fn adopt(memory: OwnedFd) -> Result<Self, Error> {
+        let memory = SharedMemory::from_fd(memory, list_bytes()?)
+            .map_err(Error::shared_memory("taking over a ready list"))?;
+        Self::new(&memory)
+    }
 }
 
 impl EngineList {

@@ -1,9 +1,11 @@
-//! Ready lists: one thread that serves many streams.
+//! Ready lists: one thread that serves many streams. `slots`: which.
+
+mod slots;
 
 use std::cell::RefCell;
 use std::ops::BitOr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use netchannel_units::GroupId;
@@ -11,8 +13,9 @@ use netchannel_units::GroupId;
 use crate::error::Error;
 use crate::listener::{Backlog, Listener};
 use crate::port::PortShared;
-use crate::ready::{ApplicationList, DIRECTIONS, Direction, Target, Watch, bits, list};
-use crate::runtime::{Keeper, Runtime, Waitable, Waited, now};
+use crate::ready::{ApplicationList, DIRECTIONS, Direction, Target, Watch, bits};
+use crate::ready_list::slots::Slots;
+use crate::runtime::{Reach, Runtime, Waitable, Waited, now};
 use crate::shared::Command;
 use crate::stream::{ReceiveHalf, SendHalf, Shared, Stream};
 
@@ -103,45 +106,28 @@ pub struct Registration(u64);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct ReadyList {
-    keeper: Arc<Keeper>,
+    reach: Reach,
     number: u32,
     /// By group; those that have a stream in the list.
     groups: Vec<Option<RefCell<ApplicationList>>>,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// Slots to look at again: they were ready.
-    again: Vec<u32>,
+    slots: Slots,
     listeners: Vec<(Arc<Backlog>, u64)>,
     events: Vec<Event>,
-}
-
-/// A registration, or a free place for one.
-struct Slot {
-    /// Counts the registrations in this place: news of an earlier one is not this one's.
-    generation: u32,
-    token: u64,
-    interest: Interest,
-    stream: Weak<Shared>,
-    /// It is in `again`.
-    queued: bool,
-    used: bool,
 }
 
 impl ReadyList {
     /// A list without streams, for streams of `runtime`.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] if there are thousands already; [`Error::Config`] if the engine is another process's.
+    /// [`Error::NoMemory`] if there are thousands already.
     pub fn new(runtime: &Runtime) -> Result<Self, Error> {
-        let keeper = Arc::clone(runtime.keeper("have ready lists")?);
-        let number = keeper.take_list_number()?;
+        let reach = runtime.reach.clone();
+        let number = reach.take_list()?;
         Ok(Self {
-            keeper,
+            reach,
             number,
             groups: Vec::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            again: Vec::new(),
+            slots: Slots::default(),
             listeners: Vec::new(),
             events: Vec::new(),
         })
@@ -195,22 +181,22 @@ impl ReadyList {
         registration: Registration,
         interest: Interest,
     ) -> Result<(), Error> {
-        let Some(index) = self.find(registration.0) else { return Ok(()) };
-        let Some(stream) = self.slots[index as usize].stream.upgrade() else { return Ok(()) };
-        self.disarm(&stream, self.slots[index as usize].interest);
-        self.slots[index as usize].interest = interest;
+        let Some(index) = self.slots.find(registration.0) else { return Ok(()) };
+        let Some(stream) = self.slots[index].stream.upgrade() else { return Ok(()) };
+        disarm(&stream, self.slots[index].interest);
+        self.slots[index].interest = interest;
         self.watch(&stream, registration.0, interest)?;
-        self.look_again(index);
+        self.slots.look_again(index);
         Ok(())
     }
 
     /// Ends a registration.
     pub fn deregister(&mut self, registration: Registration) {
-        let Some(index) = self.find(registration.0) else { return };
-        if let Some(stream) = self.slots[index as usize].stream.upgrade() {
-            self.disarm(&stream, self.slots[index as usize].interest);
+        let Some(index) = self.slots.find(registration.0) else { return };
+        if let Some(stream) = self.slots[index].stream.upgrade() {
+            disarm(&stream, self.slots[index].interest);
         }
-        self.vacate(index);
+        self.slots.vacate(index);
     }
 
     /// Streams that are ready; waits until there is one, or until `timeout` is over: then there may be none.
@@ -225,12 +211,11 @@ impl ReadyList {
             if !self.events.is_empty() {
                 break;
             }
-            let keeper = Arc::clone(&self.keeper);
             for group in self.met() {
                 // Its engine must know whom to wake.
-                keeper.with_port_at(group, |_| ())?;
+                self.reach.meet(group)?;
             }
-            if keeper.wait(&News(self), deadline)? == Waited::TimedOut {
+            if self.reach.wait(&News(self), deadline)? == Waited::TimedOut {
                 self.collect();
                 break;
             }
@@ -244,27 +229,16 @@ impl ReadyList {
         token: u64,
         interest: Interest,
     ) -> Result<Registration, Error> {
-        if !stream.keeper().is_some_and(|keeper| Arc::ptr_eq(keeper, &self.keeper)) {
+        if !stream.reach().is(&self.reach) {
             let reason = "a ready list takes streams of its own runtime only".into();
             return Err(Error::Config { reason });
         }
-        let index = self.free.pop().unwrap_or_else(|| {
-            let stream = Weak::new();
-            let (token, interest) = (0, Interest::READ);
-            let slot = Slot { generation: 0, token, interest, stream, queued: false, used: false };
-            self.slots.push(slot);
-            self.slots.len() as u32 - 1
-        });
-        let slot = &mut self.slots[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        (slot.token, slot.interest, slot.stream) = (token, interest, Arc::downgrade(stream));
-        slot.used = true;
-        let name = u64::from(slot.generation) << 32 | u64::from(index);
+        let (index, name) = self.slots.add(stream, token, interest);
         if let Err(error) = self.watch(stream, name, interest) {
-            self.vacate(index);
+            self.slots.vacate(index);
             return Err(error);
         }
-        self.look_again(index);
+        self.slots.look_again(index);
         Ok(Registration(name))
     }
 
@@ -274,7 +248,7 @@ impl ReadyList {
         self.meet(key.group())?;
         for direction in DIRECTIONS.into_iter().filter(|d| interest.has(*d)) {
             let target = Target::List { list: self.number, name };
-            self.keeper.submit(Command::Watch(Watch { stream: key, direction, target }));
+            self.reach.submit(Command::Watch(Watch { stream: key, direction, target }));
         }
         Ok(())
     }
@@ -286,65 +260,31 @@ impl ReadyList {
             self.groups.resize_with(index + 1, || None);
         }
         if self.groups[index].is_none() {
-            let (ours, engines) = list(self.number)?;
-            self.keeper.submit_to(group, Command::List(Box::new(engines)));
-            self.groups[index] = Some(RefCell::new(ours));
+            let end = self.reach.list_ring(self.number, group)?;
+            self.groups[index] = Some(RefCell::new(end));
         }
         Ok(())
     }
 
-    fn met(&self) -> Vec<GroupId> {
+    fn met(&self) -> impl Iterator<Item = GroupId> {
         let met = self.groups.iter().enumerate().filter(|(_, list)| list.is_some());
-        met.map(|(group, _)| GroupId(group as u8)).collect()
+        met.map(|(group, _)| GroupId(group as u8))
     }
 
     /// One pass of the engines: who finds something at every wait would not drive them otherwise.
     fn drive(&self) {
         if self.listeners.is_empty() {
-            self.met().into_iter().for_each(|group| self.keeper.drive_group(group));
+            self.met().for_each(|group| self.reach.drive_group(group));
         } else {
-            self.keeper.drive_all();
-        }
-    }
-
-    /// The slot of a name, if its registration lives.
-    fn find(&self, name: u64) -> Option<u32> {
-        let index = name as u32;
-        let slot = self.slots.get(index as usize)?;
-        (slot.used && slot.generation == (name >> 32) as u32).then_some(index)
-    }
-
-    fn look_again(&mut self, index: u32) {
-        if !std::mem::replace(&mut self.slots[index as usize].queued, true) {
-            self.again.push(index);
-        }
-    }
-
-    fn disarm(&self, stream: &Shared, interest: Interest) {
-        let wanted = DIRECTIONS.into_iter().filter(|d| interest.has(*d));
-        let wanted = wanted.fold(0, |all, direction| all | bits::list(direction));
-        stream.cell().application.armed.fetch_and(!wanted, AcqRel);
-    }
-
-    fn vacate(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        (slot.used, slot.stream) = (false, Weak::new());
-        // One that is in `again` becomes free when it is taken out.
-        if !slot.queued {
-            self.free.push(index);
+            self.reach.drive_all();
         }
     }
 
     /// Finds out what is ready.
     fn collect(&mut self) {
         self.events.clear();
-        for index in std::mem::take(&mut self.again) {
-            self.slots[index as usize].queued = false;
-            if self.slots[index as usize].used {
-                self.examine(index);
-            } else {
-                self.free.push(index);
-            }
+        for index in self.slots.take_again() {
+            self.examine(index);
         }
         for group in 0..self.groups.len() {
             let Some(list) = &self.groups[group] else { continue };
@@ -354,7 +294,7 @@ impl ReadyList {
             loop {
                 let name = self.groups[group].as_ref().and_then(|list| list.borrow_mut().pop());
                 let Some(name) = name else { break };
-                if let Some(index) = self.find(name) {
+                if let Some(index) = self.slots.find(name) {
                     self.examine(index);
                 }
             }
@@ -369,21 +309,19 @@ impl ReadyList {
     }
 
     fn examine_all(&mut self) {
-        for index in 0..self.slots.len() as u32 {
-            if self.slots[index as usize].used {
-                self.examine(index);
-            }
+        for index in self.slots.all() {
+            self.examine(index);
         }
     }
 
     /// Tells of a stream if it is ready; arms what is not, so that the engine tells.
     fn examine(&mut self, index: u32) {
-        let slot = &self.slots[index as usize];
-        if slot.queued {
+        let slot = &self.slots[index];
+        if slot.is_queued() {
             // Told already.
             return;
         }
-        let Some(stream) = slot.stream.upgrade() else { return self.vacate(index) };
+        let Some(stream) = slot.stream.upgrade() else { return self.slots.vacate(index) };
         let cell = stream.cell();
         let ready = DIRECTIONS.map(|direction| {
             slot.interest.has(direction)
@@ -392,17 +330,20 @@ impl ReadyList {
         if ready.contains(&true) {
             let [is_readable, is_writable] = ready;
             self.events.push(Event { token: slot.token, is_readable, is_writable });
-            self.look_again(index);
+            self.slots.look_again(index);
         }
     }
 }
 
+fn disarm(stream: &Shared, interest: Interest) {
+    let wanted = DIRECTIONS.into_iter().filter(|d| interest.has(*d));
+    let wanted = wanted.fold(0, |all, direction| all | bits::list(direction));
+    stream.cell().application.armed.fetch_and(!wanted, AcqRel);
+}
+
 impl Drop for ReadyList {
     fn drop(&mut self) {
-        for group in self.met() {
-            self.keeper.submit_to(group, Command::Unlist(self.number));
-        }
-        self.keeper.give_list_number(self.number);
+        self.reach.drop_list(self.number, self.met());
     }
 }
 

@@ -1,34 +1,31 @@
 //! Applications that die: the engine keeps nothing of them, and no other application notices.
 //!
-//! An application is this test binary once more: [`GUEST`] says what it is to do.
+//! An application is this test binary once more, with a task: what to do, the socket of the engine,
+//! the address of the peer.
 
 mod common;
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::child::{self, Guest, SOON};
 use common::holdings::Holdings;
 use common::place::Place;
+use common::waiting::is_readable;
 use common::{ANY_PORT, LIMIT, Random, config, fill, receive, start, within};
-use netchannel::{Config, Idle, Poller, Runtime, Stream, StreamOptions};
-use rustix::process::{Pid, Signal, kill_process};
+use netchannel::{Config, Idle, Interest, Poller, ReadyList, Runtime, Stream, StreamOptions};
 
-/// What an application is to do: task, socket of the engine, address of the peer.
-const GUEST: &str = "NETCHANNEL_TEST_GUEST";
 /// Applications killed with each driver of the engine.
 const DEATHS: usize = 50;
-/// For everything that takes a moment; test machines may stand still for a while.
-const SOON: Duration = Duration::from_secs(20);
 
 /// Does nothing in the test itself. In another process it is what runs.
 #[test]
 fn guest() {
-    let Ok(task) = std::env::var(GUEST) else { return };
+    let Some(task) = child::task() else { return };
     let words: Vec<&str> = task.split(' ').collect();
     let (task, socket, address) = match words[..] {
         ["peer"] => return peer(),
@@ -115,63 +112,6 @@ fn engine(socket: &Path) {
     }
 }
 
-/// A process with a task.
-struct Guest {
-    process: Child,
-    stdin: Option<ChildStdin>,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Guest {
-    fn start(task: &str, socket: &Path, peer: &str) -> Self {
-        Self::with_task(&format!("{task} {} {peer}", socket.display()))
-    }
-
-    fn with_task(task: &str) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["guest", "--exact", "--nocapture"])
-            .env(GUEST, task)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        Self { process, stdin, lines }
-    }
-
-    fn kill(&mut self) {
-        kill_process(Pid::from_child(&self.process), Signal::KILL).unwrap();
-        self.process.wait().unwrap();
-    }
-
-    /// What it says next behind `word`.
-    fn says(&mut self, word: &str) -> String {
-        let end = Instant::now() + SOON;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left);
-            let line = line.unwrap_or_else(|_| panic!("the process did not say `{word}`"));
-            // The test harness may have begun the line.
-            if let Some((_, rest)) = line.split_once(word) {
-                return rest.trim().to_owned();
-            }
-        }
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// One application comes, floods and is flooded, and is killed at some point.
 fn come_and_die(socket: &Path, peer: &mut Guest, address: &str, random: &mut Random) {
     let mut guest = Guest::start("flood", socket, address);
@@ -240,6 +180,13 @@ fn an_engine_that_dies_is_an_error_for_everybody() {
         let connect = || application.connect(theirs.local_addr(), &StreamOptions::default());
         let (mut tx, mut rx) = connect().unwrap().split();
         let other_end = theirs.accept().unwrap();
+        let mut third = connect().unwrap();
+        let pollable = third.receive_half().pollable().unwrap();
+        let mut list = ReadyList::new(&application).unwrap();
+        list.register(&third, 5, Interest::READ).unwrap();
+        assert!(list.wait(Some(Duration::ZERO)).unwrap().is_empty());
+        assert!(!is_readable(&pollable, Duration::ZERO));
+        let listing = thread::spawn(move || list.wait(Some(LIMIT)).unwrap().to_vec());
         let accepting = thread::spawn(move || listener.accept().err().unwrap());
         let reading = thread::spawn(move || io::copy(&mut rx, &mut io::sink()).unwrap_err());
         let writing = thread::spawn(move || {
@@ -257,10 +204,14 @@ fn an_engine_that_dies_is_an_error_for_everybody() {
             reading.join().unwrap().to_string(),
             writing.join().unwrap().to_string(),
             connect().err().unwrap().to_string(),
+            third.receive_half().try_read(&mut [0]).unwrap_err().to_string(),
         ];
         for said in said {
             assert!(said.contains("the engine at") && said.contains("is gone"), "{said}");
         }
+        assert!(is_readable(&pollable, LIMIT));
+        let ready = listing.join().unwrap();
+        assert!(matches!(ready[..], [event] if event.token == 5 && event.is_readable));
         assert!(application.close().unwrap_err().to_string().contains("is gone"));
         drop(other_end);
 

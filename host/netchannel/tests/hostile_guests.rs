@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use common::place::Place;
 use common::transfers::exchange;
 use common::{ANY_PORT, LIMIT, Random, config, start, within};
-use netchannel::{AttachServer, Class, Config, Listener, Poller, Runtime};
+use netchannel::{AttachServer, Class, Config, Listener, Poller, ReadyList, Runtime};
 use netchannel_attach::hello::{Reception, with_head};
 use netchannel_attach::{
-    Answer, Event, FailureKind, Hello, MAX_PACKET, Operation, Request, VERSION,
+    Answer, Event, FailureKind, Hello, MAX_DESCRIPTORS, MAX_PACKET, Means, Operation, Request,
+    StreamOffer, VERSION,
 };
 use netchannel_shared_memory::memory::{Mapping, SharedMemory};
 use netchannel_shared_memory::passing::{receive_with_fds_within, send_with_fds_within};
@@ -94,7 +95,7 @@ impl Raw {
     /// `None` if the engine hung up.
     fn hear(&self) -> Option<(Vec<u8>, Option<OwnedFd>)> {
         let mut packet = vec![0; MAX_PACKET];
-        match receive_with_fds_within(self.socket.as_fd(), &mut packet, 1, SOON) {
+        match receive_with_fds_within(self.socket.as_fd(), &mut packet, MAX_DESCRIPTORS, SOON) {
             Ok((0, _)) => None,
             Ok((length, mut fds)) => Some((packet[..length].to_vec(), fds.pop())),
             Err(error) if error.errno().is_some() => None,
@@ -131,7 +132,9 @@ impl Raw {
     /// Takes all memory there is: a cell's, a ring's, and what regions it can name.
     fn take_everything(&mut self, listener: &Listener) -> Option<SocketWake> {
         let peer = listener.local_addr();
-        self.ask(Operation::Connect { peer, class: Class::Throughput })?;
+        let opened = self.ask(Operation::Connect { peer, class: Class::Throughput })?.0;
+        let Answer::Stream(StreamOffer { stream, .. }) = opened else { panic!("{opened:?}") };
+        self.hear_of(stream)?;
         let (Answer::Port(port), fd) = self.ask(Operation::Port)? else { panic!("no port") };
         let wake = SocketWake::from_fd(fd?).unwrap();
         for group in 0..2 {
@@ -152,6 +155,27 @@ impl Raw {
             }
         }
         Some(wake)
+    }
+
+    /// Wants to hear of its stream in every way there is, and takes the memory of that.
+    fn hear_of(&mut self, stream: u64) -> Option<()> {
+        let (Answer::List(list), _) = self.ask(Operation::List)? else { panic!("no list") };
+        for group in 0..2 {
+            let (answer, fd) = self.ask(Operation::ListRing { list, group })?;
+            assert_eq!(answer, Answer::ListRing);
+            let fd = fd?;
+            let len = rustix::fs::fstat(&fd).unwrap().st_size;
+            self.map(len as u64, fd);
+        }
+        let (answer, _) = self.ask(Operation::Descriptor { stream })?;
+        assert_eq!(answer, Answer::Descriptor(0));
+        for writing in [false, true] {
+            for by in [Means::Descriptor(0), Means::List(list, 7), Means::List(list + 1, 7)] {
+                let operation = Operation::Watch { stream, writing, by };
+                self.send(&Request { number: 0, operation }.encode());
+            }
+        }
+        Some(())
     }
 
     /// Writes anything anywhere, and rings.
@@ -184,7 +208,7 @@ proptest! {
             let world = World::new(if dedicated { Poller::Dedicated } else { Poller::Inline });
             let mut raw = Raw::attached(world.server.path());
             let wake = raw.take_everything(&world.listener).expect("a conversation");
-            assert!(raw.memory.len() >= 3, "cells and two rings");
+            assert!(raw.memory.len() >= 5, "cells, two rings, two rings of a list");
             // Its stream is the first that the peer has.
             drop(world.listener.accept_timeout(SOON).unwrap());
             thread::scope(|scope| {
@@ -223,7 +247,8 @@ proptest! {
 fn anything(random: &mut Random) -> Vec<u8> {
     let stream = random.below(3) << 56 | random.below(3) << 32 | random.below(8);
     let (code, port) = (random.below(3) as u32, random.below(6) as u32);
-    let operation = match random.below(12) {
+    let list = random.below(4) as u32;
+    let operation = match random.below(17) {
         0 => Operation::Finish { stream },
         1 => Operation::Reset { stream, code },
         2 => Operation::Stop { stream, code },
@@ -235,6 +260,15 @@ fn anything(random: &mut Random) -> Vec<u8> {
         8 => Operation::Unlisten { service: random.next() as u16 },
         9 => Operation::Listen { address: ANY_PORT.into() },
         10 => Operation::Fate { stream },
+        11 => Operation::Descriptor { stream },
+        12 => Operation::List,
+        13 => Operation::ListRing { list, group: random.below(5) as u8 },
+        14 => Operation::CloseList { list },
+        15 => {
+            let (number, name) = (random.below(4) as u8, random.next());
+            let by = if code == 0 { Means::Descriptor(number) } else { Means::List(list, name) };
+            Operation::Watch { stream, writing: port > 2, by }
+        }
         _ => return (0..random.below(100)).map(|_| random.next() as u8).collect(),
     };
     Request { number: 1, operation }.encode()
@@ -276,10 +310,19 @@ fn an_application_has_what_it_may_have_and_no_more() {
             }
         };
         assert_eq!((ports, failure.kind), (256, FailureKind::Limit), "{failure:?}");
+        let mut lists = 0;
+        while let Answer::List(_) = raw.ask(Operation::List).unwrap().0 {
+            lists += 1;
+        }
+        assert_eq!(lists, 256);
+        // What it may not have is free for others.
+        drop(ReadyList::new(&world.honest).unwrap());
         for operation in [
             Operation::Ring { port: 1 << 30, group: 0 },
             Operation::Region { number: 1 << 30 },
             Operation::Fate { stream: 1 },
+            Operation::Descriptor { stream: 1 },
+            Operation::ListRing { list: 1 << 30, group: 0 },
         ] {
             let Some((Answer::Failed(failure), None)) = raw.ask(operation) else { panic!() };
             assert_eq!(failure.kind, FailureKind::Unknown);

@@ -4,30 +4,21 @@ mod common;
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::child::{self, Guest};
+use common::waiting::{echo, is_readable, would_block};
 use common::{ANY_PORT, LIMIT, Pair, Random, check, config, fill, start, within};
 use netchannel::{
-    Config, Error, Idle, Interest, Keepalive, Pollable, Poller, ReadyList, Stream, StreamOptions,
+    Config, Error, Idle, Interest, Keepalive, Poller, ReadyList, Stream, StreamOptions,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 fn settings() -> impl Iterator<Item = Config> {
     let pollers = [Poller::Inline, Poller::Dedicated].into_iter();
     pollers.flat_map(|poller| {
         [Idle::Spin, Idle::Sleep].map(|idle| Config { poller, idle, ..config() })
     })
-}
-
-fn is_readable(pollable: &Pollable, within: Duration) -> bool {
-    let mut fds = [PollFd::new(pollable, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec::try_from(within).unwrap())).unwrap() > 0
-}
-
-fn would_block<T>(result: Result<T, Error>) -> bool {
-    matches!(result, Err(Error::WouldBlock))
 }
 
 /// One thread, both ends, no call that waits: whatever waited would wait for ever.
@@ -185,47 +176,6 @@ fn descriptors_tell_of_both_directions() {
     }
 }
 
-fn echo(stream: &mut Stream, pollable: &Pollable, edge: bool) -> u64 {
-    let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-    let flags = if edge { epoll::EventFlags::ET } else { epoll::EventFlags::empty() };
-    let data = epoll::EventData::new_u64(1);
-    epoll::add(&set, pollable.as_fd(), data, flags | epoll::EventFlags::IN).unwrap();
-    let mut waiting: Vec<u8> = Vec::new();
-    let mut echoed = 0;
-    let mut ended = false;
-    loop {
-        // Everything until both directions say `WouldBlock`.
-        loop {
-            if !waiting.is_empty() {
-                match stream.send_half().try_write(&waiting) {
-                    Ok(count) => {
-                        echoed += count as u64;
-                        waiting.drain(..count);
-                        continue;
-                    }
-                    Err(Error::WouldBlock) => break,
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            if ended {
-                stream.finish();
-                return echoed;
-            }
-            let mut bytes = [0; 50_000];
-            match stream.receive_half().try_read(&mut bytes) {
-                Ok(0) => ended = true,
-                Ok(count) => waiting.extend_from_slice(&bytes[..count]),
-                Err(Error::WouldBlock) => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        let mut events = [epoll::Event { flags, data }; 1];
-        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
-        let found = epoll::wait(&set, &mut events, Some(&limit)).unwrap();
-        assert_eq!(found, 1, "nobody signalled; {echoed} echoed, {} wait", waiting.len());
-    }
-}
-
 #[test]
 fn a_descriptor_is_readable_as_long_as_its_stream_is() {
     within(LIMIT, "level", || {
@@ -284,29 +234,52 @@ fn descriptors_tell_of_reset_stop_and_the_death_of_the_session() {
     });
 }
 
+/// Does nothing in the test itself. In another process it is the peer, which connects and waits.
 #[test]
-fn a_peer_that_is_stopped_makes_descriptors_and_lists_ready() {
-    within(LIMIT, "peer death", || {
-        // The control connection ends: as far as the survivor knows, the peer is dead.
-        let keepalive = Keepalive {
-            interval: Duration::from_millis(100),
-            timeout: Duration::from_millis(300),
-            ..Keepalive::default()
-        };
-        let config = || Config { keepalive, ..config() };
-        let pair = Pair::of(config(), config());
-        let (ours, mut theirs) = pair.stream();
-        let mut list = ReadyList::new(&pair.server).unwrap();
-        list.register(&theirs, 3, Interest::READ).unwrap();
-        assert!(list.wait(Some(Duration::from_millis(20))).unwrap().is_empty());
-        let Pair { client, server: _server, listener: _listener } = pair;
-        let closer = thread::spawn(move || client.close());
-        let events = list.wait(Some(LIMIT)).unwrap();
-        assert!(matches!(events, [event] if event.token == 3 && event.is_readable));
-        assert!(theirs.receive_half().try_read(&mut [0; 1]).is_err());
-        closer.join().unwrap().unwrap();
-        drop(ours);
-    });
+fn guest() {
+    let Some(address) = child::task() else { return };
+    let runtime = start(config());
+    let stream = runtime.connect(address.parse().unwrap(), &StreamOptions::default()).unwrap();
+    println!("up");
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    drop(stream);
+}
+
+/// Stopped, the peer's process keeps its connections, and only its silence tells; killed, its
+/// sockets are closed.
+#[test]
+fn a_peer_that_is_stopped_or_killed_makes_descriptors_and_lists_ready() {
+    for stopped in [true, false] {
+        within(LIMIT, "peer death", move || {
+            let keepalive = Keepalive {
+                interval: Duration::from_millis(100),
+                timeout: Duration::from_millis(500),
+                ..Keepalive::default()
+            };
+            let server = start(Config { keepalive, ..config() });
+            let listener = server.listen(ANY_PORT.into()).unwrap();
+            let mut peer = Guest::with_task(&listener.local_addr().to_string());
+            let mut theirs = listener.accept().unwrap();
+            peer.says("up");
+            let pollable = theirs.receive_half().pollable().unwrap();
+            let mut list = ReadyList::new(&server).unwrap();
+            list.register(&theirs, 3, Interest::READ).unwrap();
+            assert!(list.wait(Some(Duration::from_millis(20))).unwrap().is_empty());
+            assert!(!is_readable(&pollable, Duration::ZERO));
+            if stopped {
+                peer.stop();
+            } else {
+                peer.kill();
+            }
+            let events = list.wait(Some(LIMIT)).unwrap();
+            assert!(matches!(events, [event] if event.token == 3 && event.is_readable));
+            assert!(is_readable(&pollable, LIMIT));
+            let error = theirs.receive_half().try_read(&mut [0; 1]).unwrap_err();
+            assert!(matches!(error, Error::Session { .. }), "{error}");
+            let timed_out = error.kind() == ErrorKind::TimedOut;
+            assert_eq!(timed_out, stopped, "{error}");
+        });
+    }
 }
 
 #[test]

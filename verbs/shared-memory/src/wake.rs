@@ -171,6 +171,21 @@ impl SocketWake {
         wait_for(self.fd(), PollFlags::IN, timeout).map_err(Error::system("waiting for a socket"))
     }
 
+    /// Another descriptor of the same end.
+    ///
+    /// # Errors
+    /// [`Error::System`] when there are too many descriptors.
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
+            .map_err(Error::system("duplicating a socket"))?;
+        Ok(Self { fd })
+    }
+
+    /// The descriptor alone.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// The descriptor, to pass on or to put into an epoll set (readable: signalled, or the peer is gone).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -10,20 +10,24 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netchannel_attach::hello::Provider as WireProvider;
-use netchannel_attach::{Answer, Operation};
+use netchannel_attach::{Answer, Means, Operation};
 use netchannel_shared_memory::wake::{SocketWake, Wake};
 use netchannel_units::{Class, GroupId, Timestamp};
 use netchannel_verbs::device::Provider;
 
 use crate::attach::convert::to_stats;
 use crate::attach::link::Link;
+use crate::attach::pending::Pending;
 use crate::config::Config;
+use crate::engine::StreamKey;
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port::{Doorbell, Port, PortShared, PortWake};
+use crate::ready::{ApplicationList, Direction, Target};
 use crate::region::unpack;
 use crate::runtime::{LINGER, Waitable, Waited, YIELD_AFTER, now, sleep, sleep_until, spin_limit};
 use crate::shared::{Command, Counter, StreamSeed, lock};
+use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::stream::StreamInfo;
 
@@ -94,11 +98,10 @@ impl Attachment {
         &self.config
     }
 
-    pub(crate) fn connect(&self, peer: SocketAddr, class: Class) -> Result<StreamSeed, Error> {
-        match self.link.ask(Operation::Connect { peer, class })?.0 {
-            Answer::Stream(offer) => self.link.seed(&offer),
-            other => Err(self.link.unexpected(&other)),
-        }
+    /// Begins to open a stream.
+    pub(crate) fn connect(&self, peer: SocketAddr, class: Class) -> Result<Opening, Error> {
+        let pending = self.link.start_asking(Operation::Connect { peer, class }, None)?;
+        Ok(Opening { link: Arc::clone(&self.link), pending })
     }
 
     pub(crate) fn listen(&self, address: SocketAddr) -> Result<(SocketAddr, Arc<Backlog>), Error> {
@@ -107,6 +110,44 @@ impl Attachment {
 
     pub(crate) fn unlisten(&self, address: SocketAddr) {
         self.link.unlisten(address);
+    }
+
+    // --- how threads hear of streams that they do not wait for ---
+
+    pub(crate) fn make_signal(&self, stream: StreamKey) -> Result<Arc<Signal>, Error> {
+        let (answer, fds) = self.link.ask(Operation::Descriptor { stream: stream.0 })?;
+        let (Answer::Descriptor(number), Ok(ends)) = (&answer, <[_; 2]>::try_from(fds)) else {
+            return Err(self.link.unexpected(&answer));
+        };
+        let taken = Signal::from_fds(ends, *number);
+        let signal = Arc::new(taken.map_err(Error::shared_memory("taking over a descriptor"))?);
+        self.link.add_signal(&signal);
+        Ok(signal)
+    }
+
+    pub(crate) fn take_list(&self) -> Result<u32, Error> {
+        match self.link.ask(Operation::List)?.0 {
+            Answer::List(number) => Ok(number),
+            other => Err(self.link.unexpected(&other)),
+        }
+    }
+
+    pub(crate) fn list_ring(&self, list: u32, group: GroupId) -> Result<ApplicationList, Error> {
+        let (answer, mut fds) = self.link.ask(Operation::ListRing { list, group: group.0 })?;
+        let Some(memory) = fds.pop() else { return Err(self.link.unexpected(&answer)) };
+        let end = ApplicationList::adopt(memory)?;
+        self.link.add_list(list, end.memory.clone());
+        Ok(end)
+    }
+
+    pub(crate) fn drop_list(&self, list: u32) {
+        self.link.remove_list(list);
+        self.link.tell(Operation::CloseList { list });
+    }
+
+    /// Sees to it that a group's engine knows this thread.
+    pub(crate) fn meet_group(&self, group: GroupId) -> Result<(), Error> {
+        self.with_port(Some(group), |_| ())
     }
 
     /// Counters of the engine, with what this process's threads copied on top. None if the engine
@@ -154,8 +195,19 @@ impl Attachment {
             Command::Reset(key, code) => Operation::Reset { stream: key.0, code },
             Command::Stop(key, code) => Operation::Stop { stream: key.0, code },
             Command::Release(key) => Operation::Release { stream: key.0 },
-            // Ports come about by requests of their own; of readiness nobody hears there yet.
-            Command::Port(_) | Command::Watch(_) | Command::List(_) | Command::Unlist(_) => return,
+            Command::Watch(watch) => {
+                let by = match watch.target {
+                    Target::List { list, name } => Means::List(list, name),
+                    Target::Descriptor(signal) => match *signal {
+                        Signal::Attached { number, .. } => Means::Descriptor(number),
+                        Signal::Here(_) | Signal::There(_) => return,
+                    },
+                };
+                let writing = watch.direction == Direction::Write;
+                Operation::Watch { stream: watch.stream.0, writing, by }
+            }
+            // They come about by requests of their own.
+            Command::Port(_) | Command::List(_) | Command::Unlist(_) => return,
         };
         self.link.tell(operation);
     }
@@ -195,10 +247,8 @@ impl Attachment {
             // Memory that this process has not seen yet.
             let (region, _) = unpack(place)?;
             let asked = self.link.ask(Operation::Region { number: region.0 });
-            let (Ok((Answer::Region(len, writable), Some(fd))), number) = (asked, region.0) else {
-                return None;
-            };
-            if let Err(error) = memory.add(number, len, writable, fd) {
+            let Ok((Answer::Region(len, writable), mut fds)) = asked else { return None };
+            if let Err(error) = memory.add(region.0, len, writable, fds.pop()?) {
                 tracing::warn!(%error, "memory that the engine passed");
             }
             memory.regions.resolve(place)
@@ -317,8 +367,8 @@ impl Attachment {
     }
 
     fn make_port(&self) -> Result<ThreadPort, Error> {
-        let (answer, fd) = self.link.ask(Operation::Port)?;
-        let (Answer::Port(number), Some(fd)) = (&answer, fd) else {
+        let (answer, mut fds) = self.link.ask(Operation::Port)?;
+        let (Answer::Port(number), Some(fd)) = (&answer, fds.pop()) else {
             return Err(self.link.unexpected(&answer));
         };
         let failed = Error::shared_memory("taking over a port");
@@ -336,9 +386,37 @@ impl Attachment {
             return Ok(());
         }
         let number = port.shared.number;
-        let (answer, fd) = self.link.ask(Operation::Ring { port: number, group: group.0 })?;
-        let Some(fd) = fd else { return Err(self.link.unexpected(&answer)) };
+        let (answer, mut fds) = self.link.ask(Operation::Ring { port: number, group: group.0 })?;
+        let Some(fd) = fds.pop() else { return Err(self.link.unexpected(&answer)) };
         port.adopt(group, fd)
+    }
+}
+
+/// A stream that the engine was asked for. Dropped, it is let go as soon as it comes.
+pub(crate) struct Opening {
+    link: Arc<Link>,
+    pending: Arc<Pending>,
+}
+
+impl Opening {
+    /// The stream, if it is there or comes by `deadline` (none: some time).
+    pub(crate) fn wait(&self, deadline: Option<Timestamp>) -> Result<Option<StreamSeed>, Error> {
+        let timeout = deadline.map_or(Duration::MAX, |at| at.saturating_since(now()));
+        match self.pending.wait_for(&self.link, timeout)? {
+            Some((Answer::Stream(offer), _)) => self.link.seed(&offer).map(Some),
+            Some((other, _)) => Err(self.link.unexpected(&other)),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(Answer::Stream(offer)) = self.pending.abandon()
+            && let Err(error) = self.link.let_go(&offer)
+        {
+            tracing::debug!(%error, "a stream that nobody waits for");
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::port::{self, PortShared};
 use crate::region;
 use crate::runtime::RuntimeInner;
 use crate::shared::{SessionShared, StreamSeed, lock};
+use crate::signal::Signal;
 
 /// Packets that wait for an application to read, at most; then it is dropped.
 const MAX_QUEUE: usize = 512;
@@ -50,10 +51,10 @@ pub(super) enum Parting {
     Socket(#[from] SharedMemoryError),
 }
 
-/// A packet on its way, with a descriptor.
+/// A packet on its way, with descriptors.
 struct Outgoing {
     packet: Vec<u8>,
-    fd: Option<Passed>,
+    fds: Vec<Passed>,
 }
 
 /// A descriptor on its way.
@@ -87,6 +88,10 @@ pub(super) struct Guest {
     pub(super) streams: BTreeMap<u64, Arc<SessionShared>>,
     pub(super) listeners: BTreeMap<u16, (SocketAddr, Arc<Backlog>)>,
     pub(super) connecting: Vec<Connecting>,
+    /// Of each stream that has some: what tells of it.
+    pub(super) signals: BTreeMap<u64, Vec<Arc<Signal>>>,
+    /// Ready lists, with the groups that know each.
+    pub(super) lists: BTreeMap<u32, BTreeSet<u8>>,
     /// Regions whose memory it has because a message named them.
     introduced: BTreeSet<u32>,
 }
@@ -105,6 +110,8 @@ impl Guest {
             streams: BTreeMap::new(),
             listeners: BTreeMap::new(),
             connecting: Vec::new(),
+            signals: BTreeMap::new(),
+            lists: BTreeMap::new(),
             introduced: BTreeSet::new(),
         }
     }
@@ -169,7 +176,7 @@ impl Guest {
                 Err(error) => {
                     // Somebody of another version should hear why.
                     if !self.admitted {
-                        self.send(Reception::refusal(&error.to_string()).encode(), None);
+                        self.send(Reception::refusal(&error.to_string()).encode(), Vec::new());
                         let _ = self.flush();
                     }
                     return Err(error.into());
@@ -201,7 +208,7 @@ impl Guest {
             policy: inner.config.policy.to_string(),
             ring: port::CAPACITY as u32,
         };
-        self.send(Reception::Welcome(welcome).encode(), None);
+        self.send(Reception::Welcome(welcome).encode(), Vec::new());
     }
 
     /// What nobody asked for, as far as the application keeps up: memory that is gone, and streams
@@ -210,7 +217,7 @@ impl Guest {
         if self.queue.len() < SHORT_QUEUE {
             for region in self.application.take_forgotten() {
                 self.introduced.remove(&region);
-                self.say(&Event::Forget(region), None);
+                self.say(&Event::Forget(region), Vec::new());
             }
         }
         let services: Vec<u16> = self.listeners.keys().copied().collect();
@@ -220,7 +227,7 @@ impl Guest {
                 && let Ok(Some(seed)) = backlog.pop()
             {
                 let offer = self.offer(seed);
-                self.say(&Event::Incoming(service, offer), None);
+                self.say(&Event::Incoming(service, offer), Vec::new());
             }
         }
     }
@@ -233,7 +240,7 @@ impl Guest {
             && self.introduced.insert(region.0)
         {
             let event = Event::Region(region.0, export.len as u64, export.writable);
-            self.say(&event, Some(Passed::Shared(export)));
+            self.say(&event, vec![Passed::Shared(export)]);
         }
         let offer = StreamOffer {
             stream: seed.key.0,
@@ -246,22 +253,22 @@ impl Guest {
         offer
     }
 
-    pub(super) fn answer(&mut self, number: u32, answer: Answer, fd: Option<Passed>) {
-        self.say(&Event::Answer(number, answer), fd);
+    pub(super) fn answer(&mut self, number: u32, answer: Answer, fds: Vec<Passed>) {
+        self.say(&Event::Answer(number, answer), fds);
     }
 
-    fn say(&mut self, event: &Event, fd: Option<Passed>) {
-        self.send(event.encode(), fd);
+    fn say(&mut self, event: &Event, fds: Vec<Passed>) {
+        self.send(event.encode(), fds);
     }
 
-    fn send(&mut self, packet: Vec<u8>, fd: Option<Passed>) {
-        self.queue.push_back(Outgoing { packet, fd });
+    fn send(&mut self, packet: Vec<u8>, fds: Vec<Passed>) {
+        self.queue.push_back(Outgoing { packet, fds });
     }
 
     /// Sends what the socket takes now.
     fn flush(&mut self) -> Result<(), Parting> {
-        while let Some(Outgoing { packet, fd }) = self.queue.front() {
-            let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+        while let Some(Outgoing { packet, fds }) = self.queue.front() {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
             match send_with_fds_within(self.visitor.fd.as_fd(), packet, &fds, Duration::ZERO) {
                 Ok(()) => drop(self.queue.pop_front()),
                 Err(SharedMemoryError::TimedOut { .. }) => return Ok(()),
@@ -294,13 +301,15 @@ impl Guest {
             let id = self.application.id;
             inner.for_each_engine(|engine| engine.control().end_application(id));
         }
+        // No engine knows them any more.
+        self.lists.keys().for_each(|list| inner.give_list_number(*list));
     }
 
     /// The engine ends.
     pub(super) fn send_off(mut self, inner: &RuntimeInner) {
         let text = "the engine was closed";
         let kind = std::io::ErrorKind::ConnectionAborted;
-        self.say(&Event::Farewell(Failure::new(FailureKind::Closed, kind, text)), None);
+        self.say(&Event::Farewell(Failure::new(FailureKind::Closed, kind, text)), Vec::new());
         let _ = self.flush();
         self.leave(inner, &Parting::Gone);
     }

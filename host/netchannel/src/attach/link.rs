@@ -7,24 +7,27 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use netchannel_attach::hello::Reception;
 use netchannel_attach::{
-    Answer, AttachError, Event, Hello, MAX_PACKET, Operation, Request, StreamOffer, Welcome,
+    Answer, AttachError, Event, Hello, MAX_DESCRIPTORS, MAX_PACKET, Operation, Request,
+    StreamOffer, Welcome,
 };
 use netchannel_shared_memory::Error as SharedMemoryError;
 use netchannel_shared_memory::passing::{receive_with_fds_within, send_with_fds_within};
 
-use crate::attach::convert::to_error;
 use crate::attach::memory::Memory;
+use crate::attach::pending::Pending;
 use crate::attach::socket;
 use crate::engine::StreamKey;
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port::PortShared;
+use crate::ready::ListMemory;
 use crate::shared::{SessionPart, SessionShared, StreamSeed, lock};
+use crate::signal::Signal;
 
 /// How long an engine may take to answer hello or to read a request: it never waits for anybody, so
 /// this covers a busy machine.
@@ -32,25 +35,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An engine that is asked nothing says nothing.
 const FOR_EVER: Duration = Duration::MAX;
 
-/// Where the answer to a request goes.
-#[derive(Default)]
-struct Pending {
-    answer: Mutex<Option<(Answer, Option<OwnedFd>)>>,
-    there: Condvar,
-    /// To Listen: what takes the streams, which may come right behind the answer.
-    backlog: Option<Arc<Backlog>>,
-}
-
 /// The conversation.
 pub(super) struct Link {
     socket: OwnedFd,
     pub(super) path: PathBuf,
     pub(super) welcome: Welcome,
     pub(super) memory: Memory,
-    pending: Mutex<BTreeMap<u32, Arc<Pending>>>,
+    pub(super) pending: Mutex<BTreeMap<u32, Arc<Pending>>>,
     next_request: Mutex<u32>,
     backlogs: Mutex<HashMap<u16, Arc<Backlog>>>,
-    ports: Mutex<Vec<Weak<PortShared>>>,
+    /// Whoever waits for something, and is told when the engine is gone.
+    waiting: Mutex<Waiting>,
     over: AtomicBool,
     error: Mutex<Option<Error>>,
 }
@@ -64,6 +59,14 @@ fn kind_of(error: &SharedMemoryError) -> ErrorKind {
         SharedMemoryError::TimedOut { .. } => ErrorKind::TimedOut,
         error => error.errno().map_or(ErrorKind::InvalidData, |e| std::io::Error::from(e).kind()),
     }
+}
+
+#[derive(Default)]
+struct Waiting {
+    ports: Vec<Weak<PortShared>>,
+    signals: Vec<Weak<Signal>>,
+    /// By number, and then by group.
+    lists: BTreeMap<u32, Vec<ListMemory>>,
 }
 
 impl Link {
@@ -93,7 +96,7 @@ impl Link {
                 pending: Mutex::default(),
                 next_request: Mutex::default(),
                 backlogs: Mutex::default(),
-                ports: Mutex::default(),
+                waiting: Mutex::default(),
                 over: AtomicBool::new(false),
                 error: Mutex::default(),
             })),
@@ -110,36 +113,28 @@ impl Link {
     }
 
     /// Asks, and waits for the answer.
-    pub(super) fn ask(&self, operation: Operation) -> Result<(Answer, Option<OwnedFd>), Error> {
-        self.ask_with(operation, None)
+    pub(super) fn ask(&self, operation: Operation) -> Result<(Answer, Vec<OwnedFd>), Error> {
+        self.start_asking(operation, None)?.wait(self)
     }
 
-    fn ask_with(
+    /// Asks, and waits for nothing.
+    pub(super) fn start_asking(
         &self,
         operation: Operation,
         backlog: Option<Arc<Backlog>>,
-    ) -> Result<(Answer, Option<OwnedFd>), Error> {
-        let pending = Arc::new(Pending { backlog, ..Pending::default() });
+    ) -> Result<Arc<Pending>, Error> {
         let number = {
             let mut next = lock(&self.next_request);
             *next = next.wrapping_add(1);
             *next
         };
+        let pending = Pending::new(backlog);
         lock(&self.pending).insert(number, Arc::clone(&pending));
         if let Err(error) = self.send(&Request { number, operation }) {
             lock(&self.pending).remove(&number);
             return Err(error);
         }
-        let mut answer = lock(&pending.answer);
-        loop {
-            match answer.take() {
-                Some((Answer::Failed(failure), _)) => return Err(to_error(failure)),
-                Some(answer) => return Ok(answer),
-                None if self.is_over() => return Err(self.error()),
-                None => {}
-            }
-            answer = pending.there.wait(answer).unwrap_or_else(PoisonError::into_inner);
-        }
+        Ok(pending)
     }
 
     /// Tells the engine something that it does not answer. If it is gone, so is what was meant.
@@ -164,8 +159,8 @@ impl Link {
 
     pub(super) fn listen(&self, address: SocketAddr) -> Result<(SocketAddr, Arc<Backlog>), Error> {
         let backlog = Backlog::new();
-        let asked = self.ask_with(Operation::Listen { address }, Some(Arc::clone(&backlog)))?;
-        match asked.0 {
+        let asked = self.start_asking(Operation::Listen { address }, Some(Arc::clone(&backlog)))?;
+        match asked.wait(self)?.0 {
             Answer::Listening(local) => Ok((local, backlog)),
             other => Err(self.unexpected(&other)),
         }
@@ -185,9 +180,28 @@ impl Link {
 
     /// Wakes the port's thread when the engine is gone.
     pub(super) fn add_port(&self, port: &Arc<PortShared>) {
-        let mut ports = lock(&self.ports);
+        let ports = &mut lock(&self.waiting).ports;
         ports.retain(|port| port.strong_count() > 0);
         ports.push(Arc::downgrade(port));
+    }
+
+    /// Makes a descriptor readable when the engine is gone.
+    pub(super) fn add_signal(&self, signal: &Arc<Signal>) {
+        let signals = &mut lock(&self.waiting).signals;
+        if signals.len() == signals.capacity() {
+            // Those that are gone go before there is more room for others.
+            signals.retain(|signal| signal.strong_count() > 0);
+        }
+        signals.push(Arc::downgrade(signal));
+    }
+
+    /// Tells a ready list when the engine is gone.
+    pub(super) fn add_list(&self, list: u32, memory: ListMemory) {
+        lock(&self.waiting).lists.entry(list).or_default().push(memory);
+    }
+
+    pub(super) fn remove_list(&self, list: u32) {
+        lock(&self.waiting).lists.remove(&list);
     }
 
     /// A stream that the engine made.
@@ -215,12 +229,17 @@ impl Link {
     pub(super) fn listen_to_engine(&self) {
         let mut packet = vec![0; MAX_PACKET];
         let error = loop {
-            match receive_with_fds_within(self.socket.as_fd(), &mut packet, 1, FOR_EVER) {
+            match receive_with_fds_within(
+                self.socket.as_fd(),
+                &mut packet,
+                MAX_DESCRIPTORS,
+                FOR_EVER,
+            ) {
                 Ok((0, _)) => {
                     let reason = "it closed the connection; did it end or drop this application?";
                     break self.gone(reason, ErrorKind::ConnectionAborted);
                 }
-                Ok((length, mut fds)) => match self.on_packet(&packet[..length], fds.pop()) {
+                Ok((length, fds)) => match self.on_packet(&packet[..length], fds) {
                     Ok(()) => {}
                     Err(error) => break error,
                 },
@@ -230,7 +249,7 @@ impl Link {
         self.end(error);
     }
 
-    fn on_packet(&self, packet: &[u8], fd: Option<OwnedFd>) -> Result<(), Error> {
+    fn on_packet(&self, packet: &[u8], mut fds: Vec<OwnedFd>) -> Result<(), Error> {
         let event = Event::decode(packet)
             .map_err(|error| self.gone(&error.to_string(), ErrorKind::InvalidData))?;
         match event {
@@ -239,15 +258,16 @@ impl Link {
                 if let (Answer::Listening(address), Some(backlog)) = (&answer, &pending.backlog) {
                     lock(&self.backlogs).insert(address.port(), Arc::clone(backlog));
                 }
-                *lock(&pending.answer) = Some((answer, fd));
-                pending.there.notify_all();
+                if let Some(Answer::Stream(offer)) = pending.answer(answer, fds) {
+                    self.let_go(&offer)?;
+                }
             }
             Event::Incoming(service, offer) => self.on_incoming(service, &offer)?,
             Event::Forget(number) => self.memory.forget(number),
             Event::Region(number, len, writable) => {
                 let nothing =
                     || self.gone("memory came without a descriptor", ErrorKind::InvalidData);
-                self.memory.add(number, len, writable, fd.ok_or_else(nothing)?)?;
+                self.memory.add(number, len, writable, fds.pop().ok_or_else(nothing)?)?;
             }
             Event::Farewell(failure) => {
                 return Err(self.gone(&failure.text, failure.error_kind()));
@@ -263,11 +283,15 @@ impl Link {
             Some(backlog) => backlog.push(seed).err(),
             None => Some(seed),
         };
-        if let Some(seed) = left {
-            // The listener was dropped meanwhile.
-            self.memory.drop_cell(seed.cell.place());
-            self.tell(Operation::Release { stream: seed.key.0 });
-        }
+        // The listener was dropped meanwhile.
+        if left.is_some() { self.let_go(offer) } else { Ok(()) }
+    }
+
+    /// A stream came that nobody waits for any more.
+    pub(super) fn let_go(&self, offer: &StreamOffer) -> Result<(), Error> {
+        let seed = self.seed(offer)?;
+        self.memory.drop_cell(seed.cell.place());
+        self.tell(Operation::Release { stream: seed.key.0 });
         Ok(())
     }
 
@@ -277,15 +301,19 @@ impl Link {
         self.over.store(true, Ordering::Release);
         self.memory.end_streams();
         for pending in std::mem::take(&mut *lock(&self.pending)).into_values() {
-            // Under the lock: who is about to wait has looked before or will be notified.
-            let answer = lock(&pending.answer);
-            pending.there.notify_all();
-            drop(answer);
+            pending.wake();
         }
         for backlog in std::mem::take(&mut *lock(&self.backlogs)).into_values() {
             backlog.close();
         }
-        for port in lock(&self.ports).drain(..).filter_map(|port| port.upgrade()) {
+        let Waiting { ports, signals, lists } = std::mem::take(&mut *lock(&self.waiting));
+        lists.values().flatten().for_each(ListMemory::look_at_all);
+        for signal in signals.iter().filter_map(Weak::upgrade) {
+            if let Err(error) = signal.notify() {
+                tracing::warn!(%error, "cannot signal a stream's descriptor");
+            }
+        }
+        for port in ports.iter().filter_map(Weak::upgrade) {
             // One that cannot be woken finds out by its socket.
             let _ = port.wake.notify();
         }

@@ -3,10 +3,12 @@
 //!
 //! The engine's process:
 //! - [`server`]: the thread that takes applications in. [`socket`]: where they find it.
-//! - [`guest`]: one application's conversation. [`operations`]: what it asks for.
+//! - [`guest`]: one application's conversation. [`operations`]: what it asks for; [`hearsay`]: of
+//!   hearing of streams.
 //!
 //! The application's process:
-//! - [`link`]: the conversation's other end, and the thread that listens to the engine.
+//! - [`link`]: the conversation's other end, and the thread that listens to the engine; [`pending`]:
+//!   answers under way.
 //! - [`attachment`]: what streams ask of an engine elsewhere. [`memory`]: what the engine passes.
 //!
 //! [`convert`]: errors and counters on their way between the two.
@@ -14,8 +16,10 @@
 pub(crate) mod attachment;
 mod convert;
 mod guest;
+mod hearsay;
 mod link;
 mod memory;
 mod operations;
+mod pending;
 pub(crate) mod server;
 mod socket;

@@ -3,7 +3,6 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use netchannel_attach::{Answer, Failure, FailureKind, Operation, Request};
@@ -35,17 +34,18 @@ pub(super) struct Connecting {
     reply: Arc<ConnectReply>,
 }
 
-fn too_many(what: &'static str, limit: usize) -> Failure {
+pub(super) fn too_many(what: &'static str, limit: usize) -> Failure {
     let text = format!("an application may have {limit} {what}");
     Failure::new(FailureKind::Limit, ErrorKind::OutOfMemory, &text)
 }
 
-fn unknown(what: &str) -> Failure {
+pub(super) fn unknown(what: &str) -> Failure {
     let text = format!("no such {what} of this application");
     Failure::new(FailureKind::Unknown, ErrorKind::NotFound, &text)
 }
 
-type Answered = Result<(Answer, Option<Passed>), Failure>;
+/// An answer with the descriptors that go with it, or why there is none.
+pub(super) type Answered = Result<(Answer, Vec<Passed>), Failure>;
 
 impl Guest {
     pub(super) fn on_request(&mut self, inner: &RuntimeInner, request: Request) {
@@ -64,6 +64,7 @@ impl Guest {
             Operation::Release { stream } => {
                 self.command(inner, stream, Command::Release);
                 self.streams.remove(&stream);
+                self.signals.remove(&stream);
                 return;
             }
             Operation::Port => self.add_port(inner),
@@ -71,19 +72,26 @@ impl Guest {
             Operation::ClosePort { port } => return self.close_port(inner, port),
             Operation::Region { number } => self.region(number),
             Operation::Statistics => {
-                Ok((Answer::Statistics(to_statistics(&Stats::collect(inner))), None))
+                Ok((Answer::Statistics(to_statistics(&Stats::collect(inner))), Vec::new()))
             }
-            Operation::Unfinished => Ok((Answer::Unfinished(self.unfinished(inner)), None)),
-            Operation::Fate { stream } => Ok((self.fate(stream), None)),
+            Operation::Unfinished => Ok((Answer::Unfinished(self.unfinished(inner)), Vec::new())),
+            Operation::Fate { stream } => Ok((self.fate(stream), Vec::new())),
+            Operation::Descriptor { stream } => self.add_signal(stream),
+            Operation::List => self.add_list(inner),
+            Operation::ListRing { list, group } => self.add_list_ring(inner, list, group),
+            Operation::CloseList { list } => return self.close_list(inner, list),
+            Operation::Watch { stream, writing, by } => {
+                return self.watch(inner, stream, writing, by);
+            }
         };
         match answered {
-            Ok((answer, fd)) => self.answer(number, answer, fd),
+            Ok((answer, fds)) => self.answer(number, answer, fds),
             Err(failure) => self.fail(number, failure),
         }
     }
 
     fn fail(&mut self, number: u32, failure: Failure) {
-        self.answer(number, Answer::Failed(failure), None);
+        self.answer(number, Answer::Failed(failure), Vec::new());
     }
 
     fn connect(&mut self, inner: &RuntimeInner, number: u32, peer: SocketAddr, class: Class) {
@@ -111,7 +119,7 @@ impl Guest {
             match opened {
                 Ok(seed) => {
                     let offer = self.offer(seed);
-                    self.answer(number, Answer::Stream(offer), None);
+                    self.answer(number, Answer::Stream(offer), Vec::new());
                 }
                 Err(error) => self.fail(number, to_failure(&error)),
             }
@@ -126,7 +134,7 @@ impl Guest {
         let local =
             inner.listen(address, Arc::clone(&backlog)).map_err(|error| to_failure(&error))?;
         self.listeners.insert(local.port(), (local, backlog));
-        Ok((Answer::Listening(local), None))
+        Ok((Answer::Listening(local), Vec::new()))
     }
 
     fn unlisten(&mut self, inner: &RuntimeInner, service: u16) {
@@ -138,7 +146,7 @@ impl Guest {
         }
     }
 
-    fn command(
+    pub(super) fn command(
         &mut self,
         inner: &RuntimeInner,
         stream: u64,
@@ -158,7 +166,7 @@ impl Guest {
         let (ours, theirs) = SocketWake::pair().map_err(|error| to_failure(&making(error)))?;
         let number = inner.next_port();
         self.ports.insert(number, PortShared::new(number, PortWake::There(ours)));
-        Ok((Answer::Port(number), Some(Passed::Own(own(theirs)?))))
+        Ok((Answer::Port(number), vec![Passed::Own(theirs.into_fd())]))
     }
 
     fn add_ring(&mut self, inner: &RuntimeInner, number: u32, group: u8) -> Answered {
@@ -169,7 +177,7 @@ impl Guest {
         let made = port::attached(self.application.id, Arc::clone(port));
         let (end, memory) = made.map_err(|error| to_failure(&error))?;
         inner.add_port(group, end);
-        Ok((Answer::Ring, Some(Passed::Own(memory))))
+        Ok((Answer::Ring, vec![Passed::Own(memory)]))
     }
 
     fn close_port(&mut self, inner: &RuntimeInner, number: u32) {
@@ -184,7 +192,7 @@ impl Guest {
     fn region(&mut self, number: u32) -> Answered {
         let export = self.application.export(number).ok_or_else(|| unknown("memory"))?;
         let answer = Answer::Region(export.len as u64, export.writable);
-        Ok((answer, Some(Passed::Shared(export))))
+        Ok((answer, vec![Passed::Shared(export)]))
     }
 
     fn unfinished(&self, inner: &RuntimeInner) -> u64 {
@@ -200,10 +208,4 @@ impl Guest {
             None => unknown("stream"),
         })
     }
-}
-
-/// The descriptor of a wake-up, to pass on.
-fn own(wake: SocketWake) -> Result<OwnedFd, Failure> {
-    let cloned = wake.fd().as_fd().try_clone_to_owned();
-    cloned.map_err(|error| to_failure(&Error::system("making a port")(error)))
 }

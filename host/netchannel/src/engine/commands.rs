@@ -108,7 +108,7 @@ impl<C: Context> Engine<C> {
             Command::Release(_) => {
                 session.attached -= 1;
                 if let Some(entry) = session.table.get_mut(&id.0) {
-                    entry.released = true;
+                    entry.let_go();
                 }
                 if session.over {
                     return;

@@ -24,6 +24,9 @@ impl<C: Context> Engine<C> {
         for port in self.ports.extract_if(.., |port| port.application() == id) {
             self.doorbells.remove(&port);
         }
+        for list in &mut self.lists {
+            list.take_if(|list| list.application() == id);
+        }
         self.tenants.end(id);
         self.see_off();
     }
@@ -63,7 +66,7 @@ impl<C: Context> Session<C> {
         let mut left = Vec::new();
         for (number, stream) in &mut self.table {
             if stream.application == application && !stream.released {
-                stream.released = true;
+                stream.let_go();
                 left.push(StreamId(*number));
             }
         }

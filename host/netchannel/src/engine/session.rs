@@ -64,6 +64,12 @@ impl EngineStream {
             in_idle_queue,
         }
     }
+
+    /// The application lets go of it, and hears of it no more.
+    pub(super) fn let_go(&mut self) {
+        self.released = true;
+        self.watchers = None;
+    }
 }
 
 /// A slab of receive windows, leased to this session.

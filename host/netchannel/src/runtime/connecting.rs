@@ -8,8 +8,8 @@ use std::time::Duration;
 use netchannel_units::Timestamp;
 
 use crate::application::ApplicationId;
+use crate::attach::attachment::Opening;
 use crate::config::StreamOptions;
-use crate::engine::Drive;
 use crate::error::Error;
 use crate::runtime::helper::{ConnectReply, HelperCommand};
 use crate::runtime::{Keeper, Reach, now};
@@ -41,7 +41,7 @@ use crate::stream::Stream;
 /// ```
 #[must_use = "dropping it gives up"]
 pub struct Connecting {
-    keeper: Arc<Keeper>,
+    reach: Reach,
     peer: SocketAddr,
     options: StreamOptions,
     stage: Stage,
@@ -49,7 +49,9 @@ pub struct Connecting {
 
 enum Stage {
     /// The helper thread finds or makes a session.
-    Session(Arc<ConnectReply>),
+    Session(Arc<Keeper>, Arc<ConnectReply>),
+    /// The engine's process does, and makes the stream.
+    Asked(Opening),
     /// The peer has not answered the open.
     Stream(Stream),
     /// Handed out, or failed.
@@ -58,16 +60,22 @@ enum Stage {
 
 impl Connecting {
     pub(super) fn start(
-        keeper: Arc<Keeper>,
+        reach: &Reach,
         peer: SocketAddr,
         options: StreamOptions,
     ) -> Result<Self, Error> {
-        let reply = Arc::new(ConnectReply::default());
-        let command = HelperCommand::Connect { peer, reply: Arc::clone(&reply) };
-        if !keeper.inner.command(command) {
-            return Err(Error::Closed);
-        }
-        Ok(Self { keeper, peer, options, stage: Stage::Session(reply) })
+        let stage = match reach {
+            Reach::Here(keeper) => {
+                let reply = Arc::new(ConnectReply::default());
+                let command = HelperCommand::Connect { peer, reply: Arc::clone(&reply) };
+                if !keeper.inner.command(command) {
+                    return Err(Error::Closed);
+                }
+                Stage::Session(Arc::clone(keeper), reply)
+            }
+            Reach::There(attachment) => Stage::Asked(attachment.connect(peer, options.class)?),
+        };
+        Ok(Self { reach: reach.clone(), peer, options, stage })
     }
 
     /// The stream, if it is open by now. After that, and after another error, this is over.
@@ -95,12 +103,24 @@ impl Connecting {
 
     /// Goes as far as it can until `deadline`.
     fn step(&mut self, deadline: Option<Timestamp>) -> Result<Stream, Error> {
-        if let Stage::Session(reply) = &self.stage {
-            let timeout = deadline.map(|at| at.saturating_since(now()));
-            let session = reply.wait(timeout).ok_or(Error::WouldBlock)?;
-            let stream = session.and_then(|session| self.open(&session));
+        let seed = match &self.stage {
+            Stage::Session(keeper, reply) => {
+                let timeout = deadline.map(|at| at.saturating_since(now()));
+                let session = reply.wait(timeout).ok_or(Error::WouldBlock)?;
+                let open = |session: Arc<SessionShared>| {
+                    let (service, class) = (self.peer.port(), self.options.class);
+                    keeper.inner.open_stream(&session, ApplicationId::LOCAL, service, class)
+                };
+                Some(session.and_then(open))
+            }
+            Stage::Asked(opening) => {
+                Some(opening.wait(deadline).transpose().ok_or(Error::WouldBlock)?)
+            }
+            Stage::Stream(_) | Stage::Over => None,
+        };
+        if let Some(seed) = seed {
             self.stage = Stage::Over;
-            self.stage = Stage::Stream(stream?);
+            self.stage = Stage::Stream(Stream::new(self.reach.clone(), seed?));
         }
         let Stage::Stream(stream) = &self.stage else { return Err(Error::Closed) };
         stream.wait_for_answer(deadline)?;
@@ -113,16 +133,5 @@ impl Connecting {
                 answer.map(|_| stream)
             }
         }
-    }
-
-    fn open(&self, session: &SessionShared) -> Result<Stream, Error> {
-        let inner = &self.keeper.inner;
-        let part = inner.part_for(session, self.options.class)?;
-        let (service, class) = (self.peer.port(), self.options.class);
-        let open = |engine: &mut dyn Drive| {
-            engine.control().open_stream(part.slot, ApplicationId::LOCAL, service, class)
-        };
-        let seed = inner.with_engine(inner.group(part.group), open)?;
-        Ok(Stream::new(Reach::Here(Arc::clone(&self.keeper)), seed))
     }
 }

@@ -300,13 +300,7 @@ impl Runtime {
     /// [`Error::Connect`] if nobody answers there, does not speak our protocol or does not listen;
     /// other errors if Channels cannot be made.
     pub fn connect(&self, peer: SocketAddr, options: &StreamOptions) -> Result<Stream, Error> {
-        let seed = match &self.reach {
-            Reach::Here(_) => return self.start_connect(peer, options)?.finish(None),
-            Reach::There(attachment) => attachment.connect(peer, options.class)?,
-        };
-        let stream = Stream::new(self.reach.clone(), seed);
-        stream.wait_for_answer(None)?;
-        stream.is_open(peer).map(|_| stream)
+        self.start_connect(peer, options)?.finish(None)
     }
 
     /// As [`connect`](Self::connect), but waits no longer than `timeout`.
@@ -331,7 +325,7 @@ impl Runtime {
         peer: SocketAddr,
         options: &StreamOptions,
     ) -> Result<Connecting, Error> {
-        Connecting::start(Arc::clone(self.keeper("connect without waiting")?), peer, *options)
+        Connecting::start(&self.reach, peer, *options)
     }
 
     /// Fault injection: moves the queue pair of a Channel of this class that is up to error, the one

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use netchannel_units::{GroupId, Timestamp};
 
+use crate::application::ApplicationId;
 use crate::attach::attachment::Attachment;
 use crate::engine::StreamKey;
-use crate::engine::commands::MAX_LISTS;
 use crate::error::Error;
 use crate::port::Doorbell;
+use crate::ready::{ApplicationList, EngineList};
 use crate::runtime::group::Group;
 use crate::runtime::{Keeper, Waitable, Waited, now};
 use crate::shared::{Command, StreamSeed, lock};
+use crate::signal::Signal;
 use crate::stream::StreamInfo;
 
 /// An engine, in this process or in another.
@@ -61,9 +63,7 @@ impl Reach {
 
     /// One pass of a stream's engine, if it is for applications' threads to drive and nobody does.
     pub(crate) fn drive(&self, stream: StreamKey) {
-        if let Self::Here(keeper) = self {
-            keeper.drive(stream);
-        }
+        self.drive_group(stream.group());
     }
 
     /// One pass of every engine, on the same condition.
@@ -141,6 +141,73 @@ impl Reach {
         }
     }
 
+    /// Whether both are the same runtime's.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Here(one), Self::Here(other)) => Arc::ptr_eq(one, other),
+            (Self::There(one), Self::There(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// A descriptor to tell of a stream by.
+    pub(crate) fn make_signal(&self, stream: StreamKey) -> Result<Arc<Signal>, Error> {
+        match self {
+            Self::Here(_) => Signal::new()
+                .map(Arc::new)
+                .map_err(Error::shared_memory("making a descriptor to wait on")),
+            Self::There(attachment) => attachment.make_signal(stream),
+        }
+    }
+
+    /// A number for a ready list.
+    pub(crate) fn take_list(&self) -> Result<u32, Error> {
+        match self {
+            Self::Here(keeper) => keeper.inner.take_list_number(),
+            Self::There(attachment) => attachment.take_list(),
+        }
+    }
+
+    /// The ready list's end of a ring from a group.
+    pub(crate) fn list_ring(&self, list: u32, group: GroupId) -> Result<ApplicationList, Error> {
+        match self {
+            Self::Here(keeper) => {
+                let (end, memory) = EngineList::new(list, ApplicationId::LOCAL)?;
+                keeper.inner.add_list(group, end);
+                ApplicationList::new(&memory)
+            }
+            Self::There(attachment) => attachment.list_ring(list, group),
+        }
+    }
+
+    /// A ready list is gone that had rings from these groups.
+    pub(crate) fn drop_list(&self, list: u32, groups: impl Iterator<Item = GroupId>) {
+        match self {
+            Self::Here(keeper) => {
+                for group in groups {
+                    keeper.inner.remove_list(ApplicationId::LOCAL, list, group);
+                }
+                keeper.inner.give_list_number(list);
+            }
+            Self::There(attachment) => attachment.drop_list(list),
+        }
+    }
+
+    /// Sees to it that a group's engine knows this thread, to wake it.
+    pub(crate) fn meet(&self, group: GroupId) -> Result<(), Error> {
+        match self {
+            Self::Here(keeper) => keeper.with_port_at(group, |_| ()),
+            Self::There(attachment) => attachment.meet_group(group),
+        }
+    }
+
+    /// One pass of a group's engine, if it is for applications' threads to drive and nobody does.
+    pub(crate) fn drive_group(&self, group: GroupId) {
+        if let Self::Here(keeper) = self {
+            keeper.drive_group(group);
+        }
+    }
+
     /// Takes no more streams at an address.
     pub(crate) fn unlisten(&self, address: SocketAddr) {
         match self {
@@ -162,37 +229,6 @@ impl Reach {
 }
 
 impl Keeper {
-    /// Gives the command to the stream's engine and sees to it that it is taken.
-    pub(crate) fn submit(&self, command: Command) {
-        self.inner.submit(command);
-    }
-
-    /// Gives an engine a command that is for none of its streams.
-    pub(crate) fn submit_to(&self, group: GroupId, command: Command) {
-        let group = self.inner.group(group);
-        group.shared.inbox.push(command);
-        self.inner.nudge(group);
-    }
-
-    /// A number for a ready list.
-    pub(crate) fn take_list_number(&self) -> Result<u32, Error> {
-        let mut numbers = lock(&self.inner.list_numbers);
-        let number = numbers.free.pop().unwrap_or_else(|| {
-            numbers.next += 1;
-            numbers.next - 1
-        });
-        if number as usize >= MAX_LISTS {
-            numbers.free.push(number);
-            return Err(Error::NoMemory { what: "ready lists" });
-        }
-        Ok(number)
-    }
-
-    /// Takes the number of a list back whose engines were told that it is gone.
-    pub(crate) fn give_list_number(&self, number: u32) {
-        lock(&self.inner.list_numbers).free.push(number);
-    }
-
     /// Where a stream lives.
     fn home(&self, stream: StreamKey) -> &Group {
         self.inner.group(stream.group())
@@ -231,18 +267,13 @@ impl Keeper {
         }
     }
 
-    /// One pass of a stream's engine, if it is for applications' threads to drive and nobody does.
-    pub(crate) fn drive(&self, stream: StreamKey) {
-        self.drive_group(stream.group());
-    }
-
-    /// The same of all engines.
+    /// One pass of every engine that is for applications' threads to drive and that nobody does.
     pub(crate) fn drive_all(&self) {
         self.inner.groups.iter().for_each(|group| self.drive_group(group.id()));
     }
 
     /// The same of a group's engine.
-    pub(crate) fn drive_group(&self, group: GroupId) {
+    fn drive_group(&self, group: GroupId) {
         let group = self.inner.group(group);
         if let Some(mut engine) = group.try_drive() {
             engine.poll(now());

@@ -1,4 +1,4 @@
-//! What the attach server needs of a runtime, for applications of other processes.
+//! What applications ask of a runtime beside their streams, here and through the attach server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,9 +8,11 @@ use netchannel_units::{Class, GroupId};
 
 use crate::application::ApplicationId;
 use crate::engine::Drive;
+use crate::engine::commands::MAX_LISTS;
 use crate::error::Error;
 use crate::listener::Backlog;
 use crate::port::EnginePort;
+use crate::ready::EngineList;
 use crate::runtime::helper::{ConnectReply, HelperCommand};
 use crate::runtime::{RuntimeInner, sockets};
 use crate::shared::{Command, SessionShared, StreamSeed, lock};
@@ -37,6 +39,39 @@ impl RuntimeInner {
     pub(crate) fn add_port(&self, group: u8, port: EnginePort) {
         let group = self.group(GroupId(group));
         group.shared.inbox.push(Command::Port(Box::new(port)));
+        self.nudge(group);
+    }
+
+    /// A number for a ready list.
+    pub(crate) fn take_list_number(&self) -> Result<u32, Error> {
+        let mut numbers = lock(&self.list_numbers);
+        let number = numbers.free.pop().unwrap_or_else(|| {
+            numbers.next += 1;
+            numbers.next - 1
+        });
+        if number as usize >= MAX_LISTS {
+            numbers.free.push(number);
+            return Err(Error::NoMemory { what: "ready lists" });
+        }
+        Ok(number)
+    }
+
+    /// Takes the number of a list back whose engines were told that it is gone.
+    pub(crate) fn give_list_number(&self, number: u32) {
+        lock(&self.list_numbers).free.push(number);
+    }
+
+    /// An engine is to know a ready list.
+    pub(crate) fn add_list(&self, group: GroupId, list: EngineList) {
+        let group = self.group(group);
+        group.shared.inbox.push(Command::List(Box::new(list)));
+        self.nudge(group);
+    }
+
+    /// An engine is to forget an application's ready list.
+    pub(crate) fn remove_list(&self, application: ApplicationId, list: u32, group: GroupId) {
+        let group = self.group(group);
+        group.shared.inbox.push_from(application, Command::Unlist(list));
         self.nudge(group);
     }
 

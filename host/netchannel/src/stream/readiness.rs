@@ -6,17 +6,17 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use netchannel_shared_memory::wake::Wake;
-
 use crate::error::Error;
 use crate::ready::{DIRECTIONS, Direction, Target, Watch, bits};
 use crate::shared::{Command, lock};
+use crate::signal::Signal;
 use crate::stream::shared::Shared;
 
 /// A descriptor that is readable when a stream is worth trying: for `poll(2)`, `epoll(7)`, and the event loops
 /// that are built upon them.
 ///
-/// It is an eventfd, made when it is asked for; clones are the same one. **Level-triggered**: it stays readable
+/// It is an eventfd (a socket where the engine is another process's), made when it is asked for; clones are the
+/// same one. **Level-triggered**: it stays readable
 /// while a direction is ready that is waited for, and only a call that answers
 /// [`Error::WouldBlock`] makes it unreadable. There is nothing to read from it. (Every time that a direction
 /// becomes ready is an edge, too, so `EPOLLET` and Tokio's `AsyncFd` work.)
@@ -31,24 +31,24 @@ use crate::stream::shared::Shared;
 /// `examples/epoll.rs` serves many streams with one thread this way.
 #[derive(Clone, Debug)]
 pub struct Pollable {
-    wake: Arc<Wake>,
+    signal: Arc<Signal>,
 }
 
 impl Pollable {
-    pub(crate) fn new(wake: Arc<Wake>) -> Self {
-        Self { wake }
+    pub(crate) fn new(signal: Arc<Signal>) -> Self {
+        Self { signal }
     }
 }
 
 impl AsFd for Pollable {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.fd()
+        self.signal.fd()
     }
 }
 
 impl AsRawFd for Pollable {
     fn as_raw_fd(&self) -> RawFd {
-        self.wake.fd().as_raw_fd()
+        self.signal.fd().as_raw_fd()
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Readiness {
     nonblocking: AtomicBool,
     /// Descriptor bits of directions that are waited for.
     waited: AtomicU32,
-    descriptors: Mutex<[Option<Arc<Wake>>; 2]>,
+    descriptors: Mutex<[Option<Arc<Signal>>; 2]>,
 }
 
 impl Shared {
@@ -88,68 +88,62 @@ impl Shared {
 
     /// A descriptor that tells of these directions.
     pub(super) fn pollable(&self, directions: &[Direction]) -> Result<Pollable, Error> {
-        if self.keeper().is_none() {
-            let reason = "streams of an engine in another process have no descriptors yet".into();
-            return Err(Error::Config { reason });
-        }
         let readiness = self.readiness();
         let mut descriptors = lock(&readiness.descriptors);
         let made = directions.iter().find_map(|d| descriptors[*d as usize].clone());
-        let wake = match made {
-            Some(wake) => wake,
-            None => Arc::new(
-                Wake::new().map_err(Error::shared_memory("making a descriptor to wait on"))?,
-            ),
+        let signal = match made {
+            Some(signal) => signal,
+            None => self.keeper.make_signal(self.seed.key)?,
         };
         for direction in directions {
             let place = &mut descriptors[*direction as usize];
             if place.is_some() {
                 continue;
             }
-            *place = Some(Arc::clone(&wake));
-            let target = Target::Descriptor(Arc::clone(&wake));
+            *place = Some(Arc::clone(&signal));
+            let target = Target::Descriptor(Arc::clone(&signal));
             let watch = Watch { stream: self.seed.key, direction: *direction, target };
             self.keeper.submit(Command::Watch(watch));
             if *direction == Direction::Read {
-                self.wait_elsewhere(*direction, &wake);
+                self.wait_elsewhere(*direction, &signal);
             }
         }
-        Ok(Pollable { wake })
+        Ok(Pollable { signal })
     }
 
     /// The direction was not ready: whoever sleeps on its descriptor is to hear when it is.
     pub(super) fn would_block(&self, direction: Direction) -> Error {
         if let Some(readiness) = self.readiness.get() {
             let descriptors = lock(&readiness.descriptors);
-            if let Some(wake) = &descriptors[direction as usize] {
-                self.settle(direction, wake, &descriptors);
+            if let Some(signal) = &descriptors[direction as usize] {
+                self.settle(direction, signal, &descriptors);
             }
         }
         Error::WouldBlock
     }
 
     /// Makes a descriptor unreadable, unless something is ready that it is to tell of.
-    fn settle(&self, direction: Direction, wake: &Arc<Wake>, all: &[Option<Arc<Wake>>; 2]) {
-        if let Err(error) = wake.drain() {
+    fn settle(&self, direction: Direction, signal: &Arc<Signal>, all: &[Option<Arc<Signal>>; 2]) {
+        if let Err(error) = signal.drain() {
             tracing::warn!(%error, "cannot take back the signal of a descriptor");
         }
-        self.wait_elsewhere(direction, wake);
+        self.wait_elsewhere(direction, signal);
         // The signal that was taken back may have been the other direction's.
         let waited = self.readiness().waited.load(Relaxed);
         for other in DIRECTIONS {
-            let same = all[other as usize].as_ref().is_some_and(|its| Arc::ptr_eq(its, wake));
+            let same = all[other as usize].as_ref().is_some_and(|its| Arc::ptr_eq(its, signal));
             if other != direction && same && waited & bits::descriptor(other) != 0 {
-                self.wait_elsewhere(other, wake);
+                self.wait_elsewhere(other, signal);
             }
         }
     }
 
     /// Arms a direction; signals its descriptor if it is ready.
-    fn wait_elsewhere(&self, direction: Direction, wake: &Wake) {
+    fn wait_elsewhere(&self, direction: Direction, signal: &Signal) {
         let bit = bits::descriptor(direction);
         self.readiness().waited.fetch_or(bit, AcqRel);
         if self.seed.cell.state().arm(bit, direction)
-            && let Err(error) = wake.notify()
+            && let Err(error) = signal.notify()
         {
             tracing::warn!(%error, "cannot signal a stream's descriptor");
         }

@@ -1,8 +1,8 @@
 //! What both halves of a stream share.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::{Arc, OnceLock};
 
 use netchannel_units::Timestamp;
 
@@ -10,7 +10,7 @@ use crate::cell::{ApplicationSide, CellState, EngineSide};
 use crate::engine::StreamKey;
 use crate::error::Error;
 use crate::port::{Doorbell, What};
-use crate::runtime::{CellWait, Keeper, Reach, Waited};
+use crate::runtime::{CellWait, Reach, Waited};
 use crate::shared::StreamSeed;
 use crate::stream::readiness::Readiness;
 
@@ -29,12 +29,9 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    /// The runtime, if the engine is its own.
-    pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
-        match &self.keeper {
-            Reach::Here(keeper) => Some(keeper),
-            Reach::There(_) => None,
-        }
+    /// Its engine.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.keeper
     }
 
     pub(crate) fn key(&self) -> StreamKey {

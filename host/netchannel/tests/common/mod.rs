@@ -1,9 +1,12 @@
 //! What the tests of the library share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod child;
 pub(crate) mod holdings;
+pub(crate) mod in_place;
 pub(crate) mod place;
 pub(crate) mod transfers;
+pub(crate) mod waiting;
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc;
