@@ -1,9 +1,12 @@
 //! Which of several Channels with room takes the next bytes.
 
+use core::hint::select_unpredictable;
+
 use netchannel_units::Duration;
 
 use crate::policy::Policy;
 use crate::random::Random;
+use crate::room::Wish;
 use crate::view::ChannelView;
 
 /// Every so many choices by delay one goes to the Channels in turn instead. A rate that was
@@ -37,57 +40,69 @@ impl Choice {
         Self { policy, random: Random::new(seed), next: 0, choices: 0, probes: 0, open }
     }
 
-    /// The position of a Channel for some of `bytes` bytes and how many, if one `takes` any.
+    /// The position of a Channel for some of the bytes and how many, if one takes any.
     #[inline]
-    pub(crate) fn choose(
-        &mut self,
-        views: &[ChannelView],
-        bytes: u64,
-        takes: impl Fn(&ChannelView) -> Option<u64>,
-    ) -> Option<(usize, u64)> {
+    pub(crate) fn choose(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
+        if self.policy == Policy::LeastDelay && views.len() > 1 {
+            self.choices = self.choices.wrapping_add(1);
+            let alone = wish.bytes > COMPANY_BYTES || self.choices.is_multiple_of(ALONE_EVERY);
+            // Most often all have room, and then it is not necessary to look at all.
+            if alone
+                && !self.choices.is_multiple_of(PROBE_EVERY)
+                && let Some(found) = self.better_of_two(views, wish)
+            {
+                return Some(found);
+            }
+        }
+        self.choose_at_length(views, wish)
+    }
+
+    /// The same where there is more to consider.
+    #[inline(never)]
+    fn choose_at_length(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
         match self.policy {
             Policy::StaticHash => {
-                views.iter().enumerate().find_map(|(i, view)| Some((i, takes(view)?)))
+                views.iter().enumerate().find_map(|(i, view)| Some((i, wish.fits(view)?)))
             }
             Policy::RoundRobin => {
                 let next = self.next.min(views.len());
-                let positions = (next..views.len()).chain(0..next);
-                let found = positions.into_iter().find_map(|i| Some((i, takes(&views[i])?)))?;
+                let mut positions = (next..views.len()).chain(0..next);
+                let found = positions.find_map(|i| Some((i, wish.fits(&views[i])?)))?;
                 self.next = found.0 + 1;
                 Some(found)
             }
             Policy::LeastDelay => {
-                self.choices = self.choices.wrapping_add(1);
-                if bytes <= COMPANY_BYTES
+                if wish.bytes <= COMPANY_BYTES
+                    && views.len() > 1
                     && !self.choices.is_multiple_of(ALONE_EVERY)
-                    && let Some(found) = company(views, &takes)
                 {
-                    return Some(found);
-                }
-                if views.len() > 1 && !self.choices.is_multiple_of(PROBE_EVERY) {
-                    // Most often all have room, and then it is not necessary to look at all.
-                    let (first, second) = self.random.two_below(views.len());
-                    let (a, b) = (&views[first], &views[second]);
-                    if let (Some(bytes_a), Some(bytes_b)) = (takes(a), takes(b)) {
-                        // By index and not by branch: nobody can predict it.
-                        let choice = usize::from(earlier(b, a, bytes));
-                        return Some(([first, second][choice], [bytes_a, bytes_b][choice]));
+                    let found = company(views, wish);
+                    let found = found.or_else(|| self.better_of_two(views, wish));
+                    if found.is_some() {
+                        return found;
                     }
                 }
-                self.choose_among_open(views, bytes, takes)
+                self.choose_among_open(views, wish)
             }
         }
     }
 
+    /// Of two Channels taken at random the one that would complete the bytes first, if both have
+    /// room.
+    #[inline]
+    fn better_of_two(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
+        let (first, second) = self.random.two_below(views.len());
+        let (a, b) = (&views[first], &views[second]);
+        let (bytes_a, bytes_b) = (wish.fits(a)?, wish.fits(b)?);
+        // Without a branch: nobody can predict it.
+        let second_first = earlier(b, a, wish.bytes);
+        Some(select_unpredictable(second_first, (second, bytes_b), (first, bytes_a)))
+    }
+
     /// As [`Self::choose`], by looking at every Channel.
-    fn choose_among_open(
-        &mut self,
-        views: &[ChannelView],
-        bytes: u64,
-        takes: impl Fn(&ChannelView) -> Option<u64>,
-    ) -> Option<(usize, u64)> {
+    fn choose_among_open(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
         self.open.clear();
-        let open = (0..views.len()).filter(|i| takes(&views[*i]).is_some()).map(|i| i as u16);
+        let open = (0..views.len()).filter(|i| wish.fits(&views[*i]).is_some()).map(|i| i as u16);
         self.open.extend(open);
         let position = match self.open.len() {
             0 => return None,
@@ -99,21 +114,18 @@ impl Choice {
             count => {
                 let (first, second) = self.random.two_below(count);
                 let view = |position: usize| &views[usize::from(self.open[position])];
-                if earlier(view(second), view(first), bytes) { second } else { first }
+                if earlier(view(second), view(first), wish.bytes) { second } else { first }
             }
         };
         let chosen = usize::from(self.open[position]);
-        Some((chosen, takes(&views[chosen])?))
+        Some((chosen, wish.fits(&views[chosen])?))
     }
 }
 
 /// A Channel on which a message is due anyway, if it is hardly slower than the fastest and has
 /// little to do.
 #[inline]
-fn company(
-    views: &[ChannelView],
-    takes: impl Fn(&ChannelView) -> Option<u64>,
-) -> Option<(usize, u64)> {
+fn company(views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
     let mut fastest = Duration::MAX;
     let mut found = None;
     for (position, view) in views.iter().enumerate() {
@@ -123,7 +135,7 @@ fn company(
         if view.message_due
             && found.is_none()
             && view.outstanding <= COMPANY_BYTES
-            && let Some(bytes) = takes(view)
+            && let Some(bytes) = wish.fits(view)
         {
             found = Some((position, bytes));
         }

@@ -9,14 +9,20 @@
 //! equal shares: there the measured rate follows the bytes outstanding, so that limits in
 //! proportion to rates would keep whatever shares they began with.
 
-use netchannel_units::Class;
+use netchannel_units::{Class, Duration};
 
 use crate::config::SchedulerConfig;
 use crate::policy::Policy;
 use crate::view::ChannelView;
 
 /// Bits per byte times nanoseconds per second.
-const BIT_NANOS: u64 = 8 * 1_000_000_000;
+const BIT_NANOS: u128 = 8 * 1_000_000_000;
+
+/// A target delay as [`Bounds`] multiplies with: rounded up, so that a round rate has a round limit.
+fn fraction(target: Duration) -> u64 {
+    let fraction = (target.as_nanos().min(BIT_NANOS) << 64).div_ceil(BIT_NANOS);
+    u64::try_from(fraction).unwrap_or(u64::MAX)
+}
 
 /// The bounds that a configuration puts on a Channel.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +31,8 @@ pub(crate) struct Bounds {
     min_chunk: u64,
     gather: u64,
     explore: u64,
-    /// `None`: bytes outstanding are not bounded.
-    target_nanos: Option<u64>,
+    /// Bytes outstanding per bit per second, as a fraction of 2^64; `None`: not bounded.
+    target: Option<u64>,
 }
 
 /// What one Channel may take.
@@ -47,18 +53,18 @@ impl Bounds {
             min_chunk: config.min_chunk.clamp(1, chunk),
             gather: config.gather.min(chunk),
             explore: config.explore,
-            target_nanos: target.map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)),
+            target: target.map(fraction),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn room(&self, view: &ChannelView) -> Room {
-        let Some(target) = self.target_nanos else {
+        let Some(target) = self.target else {
             return Room { grain: self.chunk, limit: u64::MAX };
         };
         let limit = match view.rate.bits_per_second() {
             0 => self.explore,
-            rate => rate.saturating_mul(target) / BIT_NANOS + self.min_chunk,
+            rate => ((u128::from(rate) * u128::from(target)) >> 64) as u64 + self.min_chunk,
         };
         let grain = (limit / 2).clamp(self.min_chunk, self.chunk);
         Room { grain, limit: limit.max(2 * grain) }
@@ -68,28 +74,53 @@ impl Bounds {
     ///
     /// A window that is nearly closed is left to open, as otherwise it would be used up in ever
     /// smaller messages (silly window avoidance by the sender, RFC 9293 section 3.8.6.2.1).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn takes(&self, view: &ChannelView, class: Class, backlog: u64) -> Option<u64> {
         if !view.usable || !view.carries(class) || view.window_left == 0 {
             return None;
         }
         let room = self.room(view);
         let want = backlog.min(room.grain);
-        // Without branches: which of these holds changes from call to call.
-        let open = view.window_left >= want.min(room.grain.div_ceil(2));
-        let short = view.outstanding.saturating_add(want) <= room.limit;
-        // Nagle's algorithm (RFC 896), by how busy the Channel is instead of by acknowledgements.
-        let enough = (class == Class::Latency)
-            | (want >= self.gather.min(room.grain))
-            | (view.outstanding < self.gather / 4);
-        let takes = (view.outstanding == 0) | (open & short & enough);
-        takes.then_some(want.min(view.window_left))
+        let idle = view.outstanding == 0;
+        // Few Channels have so little window left, and few schedulers gather.
+        if view.window_left < want && view.window_left < room.grain.div_ceil(2) && !idle {
+            return None;
+        }
+        if self.gather > 0 && !idle && !self.is_worth_it(view, class, want, room) {
+            return None;
+        }
+        // Without a branch: whether a Channel is full changes from call to call.
+        let short = want <= room.limit.saturating_sub(view.outstanding);
+        (idle | short).then_some(want.min(view.window_left))
+    }
+
+    /// Nagle's algorithm (RFC 896), by how busy the Channel is instead of by acknowledgements.
+    fn is_worth_it(&self, view: &ChannelView, class: Class, want: u64, room: Room) -> bool {
+        class == Class::Latency
+            || want >= self.gather.min(room.grain)
+            || view.outstanding < self.gather / 4
+    }
+}
+
+/// Bytes of one stream that look for a Channel.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    pub(crate) bounds: &'a Bounds,
+    pub(crate) class: Class,
+    pub(crate) bytes: u64,
+}
+
+impl Wish<'_> {
+    /// As [`Bounds::takes`].
+    #[inline(always)]
+    pub(crate) fn fits(self, view: &ChannelView) -> Option<u64> {
+        self.bounds.takes(view, self.class, self.bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netchannel_units::{Bandwidth, Duration};
+    use netchannel_units::Bandwidth;
 
     use super::*;
     use crate::view::ChannelId;

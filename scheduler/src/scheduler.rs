@@ -7,7 +7,7 @@ use crate::config::SchedulerConfig;
 use crate::policy::Policy;
 use crate::quota::Quota;
 use crate::random::mix;
-use crate::room::Bounds;
+use crate::room::{Bounds, Wish};
 use crate::streams::Streams;
 use crate::view::{Assignment, ChannelId, ChannelView, StreamKey};
 
@@ -97,22 +97,29 @@ impl Scheduler {
             self.bind_by_hash(channels);
         }
         let waiting = self.streams.is_ready(Class::Throughput);
-        if !self.streams.is_ready(Class::Latency) {
-            return if waiting { self.next_of(Class::Throughput, true, channels) } else { None };
-        }
-        if waiting && self.quota.first() == Class::Throughput {
-            let next = self.next_of(Class::Throughput, waiting, channels);
-            return next.or_else(|| self.next_of(Class::Latency, waiting, channels));
-        }
-        let next = self.next_of(Class::Latency, waiting, channels);
-        if next.is_none() && waiting {
-            return self.next_of(Class::Throughput, waiting, channels);
+        let latency = self.streams.is_ready(Class::Latency);
+        let first = match (latency, waiting) {
+            (false, false) => return None,
+            (false, true) => Class::Throughput,
+            (true, false) => Class::Latency,
+            (true, true) => self.quota.first(),
+        };
+        let next = self.next_of(first, waiting, channels);
+        if next.is_none() && latency && waiting {
+            return self.next_of_other(first, channels);
         }
         next
     }
 
+    /// The next assignment of the class that is not first.
+    #[inline(never)]
+    fn next_of_other(&mut self, first: Class, channels: &[ChannelView]) -> Option<Assignment> {
+        let class = if first == Class::Latency { Class::Throughput } else { Class::Latency };
+        self.next_of(class, true, channels)
+    }
+
     /// The next assignment of one class.
-    #[inline]
+    #[inline(always)]
     fn next_of(
         &mut self,
         class: Class,
@@ -121,10 +128,10 @@ impl Scheduler {
     ) -> Option<Assignment> {
         let candidate = self.candidate(class, channels)?;
         let bytes = candidate.bytes;
-        let stream = self.streams.serve(candidate.at, bytes);
+        let (stream, left) = self.streams.serve(candidate.at, bytes);
         let channel = channels[candidate.channel].id;
         self.quota.on_assigned(class, bytes, waiting);
-        Some(Assignment { stream, channel, bytes })
+        Some(Assignment { stream, channel, bytes, left })
     }
 
     /// The stream of `class` whose turn it is, among those that some Channel has room for.
@@ -139,15 +146,15 @@ impl Scheduler {
             return bound;
         }
         let (round, backlog) = (stream.round, stream.backlog);
-        let bounds = &self.bounds;
-        let takes = |view: &ChannelView| bounds.takes(view, class, backlog);
-        match self.choice.choose(channels, backlog, takes) {
+        let wish = Wish { bounds: &self.bounds, class, bytes: backlog };
+        match self.choice.choose(channels, wish) {
             Some((channel, bytes)) => Some(Candidate { at, round, channel, bytes }),
             None => bound,
         }
     }
 
     /// The same among the streams that are bound to a Channel.
+    #[inline(never)]
     fn bound_candidate(&self, class: Class, channels: &[ChannelView]) -> Option<Candidate> {
         let mut best: Option<Candidate> = None;
         for (channel, view) in channels.iter().enumerate() {

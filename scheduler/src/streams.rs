@@ -169,9 +169,9 @@ impl Streams {
     }
 
     /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog. Returns
-    /// its key.
+    /// its key and what is left.
     #[inline]
-    pub(crate) fn serve(&mut self, at: u32, bytes: u64) -> StreamKey {
+    pub(crate) fn serve(&mut self, at: u32, bytes: u64) -> (StreamKey, u64) {
         self.served = at;
         let quantum = self.quantum as i64;
         let stream = &mut self.table[at as usize];
@@ -183,7 +183,7 @@ impl Streams {
         }
         stream.deficit -= bytes as i64;
         stream.backlog -= bytes;
-        let key = stream.key;
+        let served = (stream.key, stream.backlog);
         let turn_over = stream.deficit <= 0;
         if turn_over {
             stream.round += 1;
@@ -193,7 +193,7 @@ impl Streams {
         } else if turn_over && stream.next != NOBODY {
             self.rotate(at);
         }
-        key
+        served
     }
 
     /// The next stream that the static policy has not bound yet.

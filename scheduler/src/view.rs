@@ -60,4 +60,6 @@ pub struct Assignment {
     pub channel: ChannelId,
     /// How many, at least one.
     pub bytes: u64,
+    /// What the stream has left after these. Only if that is not so the caller need say it.
+    pub left: u64,
 }

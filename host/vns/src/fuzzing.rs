@@ -172,7 +172,7 @@ impl Host {
     }
 
     fn send(&mut self, id: StreamId, most: u64) {
-        let Some(chunk) = self.streams.next_chunk(id, most) else { return };
+        let Some(chunk) = self.streams.sending(id).and_then(|s| s.next_chunk(most)) else { return };
         let half = self.streams.send_half(id).expect("a stream with bytes");
         assert!(!chunk.range.is_empty() && chunk.range.len() <= most);
         assert!(chunk.range.end <= half.tail());
@@ -183,8 +183,9 @@ impl Host {
                 assert!(start + chunk.range.len() <= 1 << grant.log2);
             }
         }
-        let _ = self.streams.backlog_hint(id, &chunk);
-        let (carried, _) = self.streams.on_chunk_sent(id, &chunk);
+        let mut sending = self.streams.sending(id).expect("a stream with bytes");
+        let _ = sending.backlog_hint(&chunk);
+        let carried = sending.on_sent(&chunk);
         self.carried.push(carried);
     }
 

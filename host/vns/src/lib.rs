@@ -9,7 +9,8 @@
 //!    [`Streams::poll_backlog`] (streams whose sendable bytes changed), [`Streams::poll_touched`]
 //!    (streams whose state the application should see), [`Streams::poll_incoming`],
 //!    [`Streams::poll_closed`].
-//! 3. bytes: [`Streams::next_chunk`], then [`Streams::on_chunk_sent`].
+//! 3. bytes: [`Streams::sending`], then [`Sending::next_chunk`](streams::Sending::next_chunk) and
+//!    [`Sending::on_sent`](streams::Sending::on_sent) by turns.
 //!
 //! - [`streams`]: the table of streams and all inputs and outputs.
 //! - [`send`], [`receive`]: the two halves of a stream, one state machine each.
@@ -64,11 +65,12 @@
 //!
 //! // The bytes follow on the same Channel.
 //! assert_eq!(client.poll_backlog().unwrap().bytes, 5);
-//! let chunk = client.next_chunk(id, 1 << 16).unwrap();
+//! let mut sending = client.sending(id).unwrap();
+//! let chunk = sending.next_chunk(1 << 16).unwrap();
 //! let bytes = b"hello";
 //! let data = Frame::Data { stream: id, offset: chunk.range.start, backlog: 0, bytes };
-//! let (carried, left) = client.on_chunk_sent(id, &chunk);
-//! assert_eq!(left, 0);
+//! let carried = sending.on_sent(&chunk);
+//! assert_eq!(sending.sendable(), 0);
 //! assert_eq!(server.on_frame(now, via, &data)?, Placement::Copy { out_of_order: false });
 //! assert_eq!(server.pieces()[0].len, 5); // the engine copies them into the window
 //! assert_eq!(server.receive_half(id).unwrap().received(), StreamOffset::new(5));

@@ -224,7 +224,7 @@ impl SendHalf {
     /// Bytes that are sent again go eagerly: if the peer has had them after all, their place in
     /// the window may belong to later bytes by now, and only the peer can tell.
     pub fn next_chunk(&self, limits: ChunkLimits) -> Option<Chunk> {
-        if self.sendable() == 0 || limits.bytes == 0 {
+        if matches!(self.state, SendState::Finished | SendState::Reset) || self.waits_for_window() {
             return None;
         }
         let again = self.resend.first().filter(|lost| lost.start < self.limit);

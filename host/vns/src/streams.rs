@@ -34,6 +34,7 @@ pub(crate) use accounts::AccountIndex;
 use accounts::Accounts;
 pub use accounts::ApplicationId;
 pub use items::{Backlog, Carried, Control, Incoming, Outgoing, Placement, Role, StreamsConfig};
+pub use output::Sending;
 use queues::Queues;
 
 /// Streams that a side may have open at once. Half of what its peer puts up with: streams that one

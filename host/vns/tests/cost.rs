@@ -79,8 +79,9 @@ impl Pair {
         control(self.now, &mut self.client, &mut self.server);
         while self.client.poll_backlog().is_some() {}
         let mut waiting: Option<Frame<'_>> = None;
-        while let Some(chunk) = self.client.next_chunk(id, 65_536) {
-            let backlog = self.client.backlog_hint(id, &chunk);
+        let mut sending = self.client.sending(id).unwrap();
+        while let Some(chunk) = sending.next_chunk(65_536) {
+            let backlog = sending.backlog_hint(&chunk);
             let frame = match chunk.form {
                 Form::Eager => Frame::Data {
                     stream: id,
@@ -92,7 +93,7 @@ impl Pair {
                     Frame::Written { stream: id, grant: grant.id, range: chunk.range, backlog }
                 }
             };
-            let (carried, _) = self.client.on_chunk_sent(id, &chunk);
+            let carried = sending.on_sent(&chunk);
             self.carried.push(carried);
             match waiting.take() {
                 None if swap => waiting = Some(frame),

@@ -168,9 +168,10 @@ fn numbers_near_the_end_of_the_space() {
     assert!(data(&mut streams, u64::MAX, b"", 0).is_err());
     // A limit of 2^64 - 1 is a promise like any other.
     streams.write(ID, offset(u64::MAX)).unwrap();
-    let chunk = streams.next_chunk(ID, u64::MAX).unwrap();
+    let sending = streams.sending(ID).unwrap();
+    let chunk = sending.next_chunk(u64::MAX).unwrap();
     assert_eq!(chunk.range, range(0, 4096));
-    assert_eq!(streams.backlog_hint(ID, &chunk), u32::MAX);
+    assert_eq!(sending.backlog_hint(&chunk), u32::MAX);
     for (log2_size, address) in [(64, 0), (255, 0), (20, u64::MAX - 5)] {
         let frame = Frame::Window {
             stream: ID,

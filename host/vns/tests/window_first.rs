@@ -2,7 +2,7 @@
 
 use netchannel_units::{ChannelId, Class, StreamOffset, Timestamp};
 use netchannel_vns::streams::{Control, Outgoing, Role};
-use netchannel_vns::{ApplicationId, Form, SlabId, Streams, StreamsConfig};
+use netchannel_vns::{ApplicationId, Chunk, Form, SlabId, Streams, StreamsConfig};
 use netchannel_wire::{Frame, StreamId};
 
 const NOW: Timestamp = Timestamp::ZERO;
@@ -48,6 +48,10 @@ fn confirm(of: &mut Streams, moved: &[Outgoing]) {
     }
 }
 
+fn next_chunk(of: &mut Streams, id: StreamId) -> Option<Chunk> {
+    of.sending(id)?.next_chunk(1 << 20)
+}
+
 /// A stream with `bytes` written that prefers a window, after its first frames reached the peer.
 fn start(memory: bool, bytes: u64) -> (Streams, Streams, StreamId, Vec<Outgoing>) {
     let mut client = Streams::new(config(Role::Client));
@@ -65,33 +69,33 @@ fn start(memory: bool, bytes: u64) -> (Streams, Streams, StreamId, Vec<Outgoing>
 #[test]
 fn many_bytes_wait_for_the_window_and_all_go_into_it() {
     let (mut client, mut server, id, moved) = start(true, 300_000);
-    assert_eq!(client.next_chunk(id, 1 << 20), None, "nothing goes eagerly");
+    assert_eq!(next_chunk(&mut client, id), None, "nothing goes eagerly");
     let answers = exchange(&mut server, &mut client);
     confirm(&mut client, &moved);
     confirm(&mut server, &answers);
-    let chunk = client.next_chunk(id, 1 << 20).unwrap();
+    let chunk = next_chunk(&mut client, id).unwrap();
     assert!(matches!(chunk.form, Form::Bulk(_)), "{chunk:?}");
     assert_eq!(chunk.range.len(), 300_000);
 }
 
 #[test]
 fn few_bytes_go_at_once() {
-    let (client, _, id, _) = start(true, 8_000);
-    assert!(matches!(client.next_chunk(id, 1 << 20).unwrap().form, Form::Eager));
+    let (mut client, _, id, _) = start(true, 8_000);
+    assert!(matches!(next_chunk(&mut client, id).unwrap().form, Form::Eager));
 }
 
 #[test]
 fn a_peer_without_memory_gets_the_bytes_all_the_same() {
     let (mut client, mut server, id, moved) = start(false, 300_000);
-    assert_eq!(client.next_chunk(id, 1 << 20), None);
+    assert_eq!(next_chunk(&mut client, id), None);
     exchange(&mut server, &mut client);
     confirm(&mut client, &moved);
     // Once more, because a window may come through a Channel that is later.
-    assert_eq!(client.next_chunk(id, 1 << 20), None);
+    assert_eq!(next_chunk(&mut client, id), None);
     let moved = exchange(&mut client, &mut server);
     exchange(&mut server, &mut client);
     confirm(&mut client, &moved);
-    assert!(matches!(client.next_chunk(id, 1 << 20).unwrap().form, Form::Eager));
+    assert!(matches!(next_chunk(&mut client, id).unwrap().form, Form::Eager));
 }
 
 #[test]
@@ -100,10 +104,10 @@ fn a_question_that_is_lost_is_asked_again() {
     for outgoing in &moved {
         client.on_lost(&outgoing.carried);
     }
-    assert_eq!(client.next_chunk(id, 1 << 20), None);
+    assert_eq!(next_chunk(&mut client, id), None);
     let moved = exchange(&mut client, &mut server);
     assert!(!moved.is_empty());
     exchange(&mut server, &mut client);
     confirm(&mut client, &moved);
-    assert!(matches!(client.next_chunk(id, 1 << 20).unwrap().form, Form::Bulk(_)));
+    assert!(matches!(next_chunk(&mut client, id).unwrap().form, Form::Bulk(_)));
 }

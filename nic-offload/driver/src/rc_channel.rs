@@ -293,12 +293,22 @@ impl<C: Context, T> RcChannel<C, T> {
         true
     }
 
-    /// Adds a WRITE to the post list of the draft. Call it before the frame that announces it.
+    /// Adds a WRITE to the post list of the draft, and the frame that announces it. False as in
+    /// [`push`](Self::push), or if the send queue has no room for it.
     ///
     /// # Safety
     /// The source stays valid and unchanged until the draft's message was confirmed or the
     /// Channel failed; with `inline`, until [`flush`](Self::flush) returned.
-    pub unsafe fn push_write(&mut self, source: Source, address: u64, key: u32) {
+    pub unsafe fn push_write(
+        &mut self,
+        source: Source,
+        address: u64,
+        key: u32,
+        announcement: &Frame<'_>,
+    ) -> bool {
+        if !self.may_write() || !self.push(announcement) {
+            return false;
+        }
         self.write_bytes += u64::from(source.length);
         self.writes.push(SendRequest {
             id: 0,
@@ -312,6 +322,7 @@ impl<C: Context, T> RcChannel<C, T> {
             inline: source.inline,
             solicited: false,
         });
+        true
     }
 
     /// Notes what the draft carries.

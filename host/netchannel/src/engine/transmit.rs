@@ -3,10 +3,10 @@
 use netchannel_channel::AckNeed;
 use netchannel_driver::{RcChannel, Source};
 use netchannel_scheduler::{Assignment, ChannelView, StreamKey as SchedulerKey};
-use netchannel_units::{ByteRange, ChannelId, Timestamp};
+use netchannel_units::{ByteRange, ChannelId, Class, Timestamp};
 use netchannel_verbs::{Context, MemoryRegion};
 use netchannel_vns::streams::Control;
-use netchannel_vns::{Carried, Chunk, Form};
+use netchannel_vns::{Carried, Chunk, Form, Grant};
 use netchannel_wire::encode::DATA_OVERHEAD;
 use netchannel_wire::{Frame, StreamId};
 
@@ -14,6 +14,11 @@ use crate::engine::Engine;
 use crate::engine::buffers::SendBuffers;
 use crate::engine::failover::LOOK_FOR_FAILURES;
 use crate::engine::session::{Borrow, EngineStream, Session};
+use crate::shared::GroupShared;
+
+/// The most bulk bytes in one message: as many as take half a microsecond to write at 400 Gb/s, so
+/// that the cost of a message is shared by small chunks and the receiver need not wait long.
+const MESSAGE_BYTES: u64 = 32 << 10;
 
 /// A remainder of a message smaller than this is not worth an eager frame of a longer chunk.
 const MIN_EAGER: usize = 256;
@@ -151,46 +156,27 @@ impl<C: Context> Engine<C> {
         let number = usize::from(assignment.channel.0);
         let key = session.channels[number];
         let direct = self.context.attributes().moves_bytes_while_posting();
+        let most = message_bytes(&self.shared);
         let Some(channel) = self.group.channel_mut(key) else { return Ok(false) };
-        session.drafts.insert(number);
+        let borrow = session.borrowed(id);
+        let entry = session.table.get(&id.0);
+        let buffers = entry.and_then(|entry| self.tenants.buffers_of(entry.application));
+        let (Some(mut sending), Some(entry), Some(buffers)) =
+            (session.streams.sending(id), entry, buffers)
+        else {
+            session.scheduler.on_backlog(assignment.stream, Class::default(), 0);
+            return Ok(false);
+        };
+        let counters = &self.shared.counters;
         let mut left = assignment.bytes;
-        let mut bulk = false;
-        let mut any = false;
-        let mut remaining = session.streams.send_half(id).map_or(0, |h| h.sendable());
         while left > 0 {
-            let Some(chunk) = session.streams.next_chunk(id, left) else { break };
-            let Some(entry) = session.table.get(&id.0) else { break };
-            let borrow = session.borrowed(id);
-            let Some(buffers) = self.tenants.buffers_of(entry.application) else { break };
+            let Some(chunk) = sending.next_chunk(left) else { break };
             let Some((chunk, source)) = locate(entry, borrow, buffers, chunk, direct) else {
                 break;
             };
-            let hint = session.streams.backlog_hint(id, &chunk);
+            let hint = sending.backlog_hint(&chunk);
             let sent = match chunk.form {
-                Form::Bulk(grant) => {
-                    bulk = true;
-                    let address = grant.address_of(chunk.range.start);
-                    let frame = Frame::Written {
-                        stream: id,
-                        grant: grant.id,
-                        range: chunk.range,
-                        backlog: hint,
-                    };
-                    let room = channel.may_draft()
-                        && channel.may_write()
-                        && channel.room() >= frame.encoded_len();
-                    if room {
-                        // SAFETY: the source is the stream's send buffer, which keeps the bytes
-                        // until they are confirmed, or (inline) the application's, which outlives
-                        // the flush at the end of this pass.
-                        unsafe { channel.push_write(source, address, grant.key) };
-                        channel.push(&frame);
-                        if source.inline {
-                            self.shared.counters.moved_by_posting.add(chunk.range.len());
-                        }
-                    }
-                    room.then_some(chunk)
-                }
+                Form::Bulk(grant) => bulk(channel, id, chunk, grant, source, hint),
                 Form::Eager => eager(channel, id, chunk, source, hint),
             };
             let Some(chunk) = sent else {
@@ -200,26 +186,30 @@ impl<C: Context> Engine<C> {
                 }
                 break;
             };
-            if matches!(chunk.form, Form::Eager) {
-                self.shared.counters.engine_copied.add(chunk.range.len());
+            match chunk.form {
+                Form::Eager => counters.engine_copied.add(chunk.range.len()),
+                Form::Bulk(_) if source.inline => counters.moved_by_posting.add(chunk.range.len()),
+                Form::Bulk(_) => {}
             }
-            let (carried, rest) = session.streams.on_chunk_sent(id, &chunk);
-            channel.carry(carried);
+            channel.carry(sending.on_sent(&chunk));
             left = left.saturating_sub(chunk.range.len());
-            remaining = rest;
-            any = true;
+            // The receiver works on what it has while more is sent.
+            if channel.draft_bytes() >= most {
+                channel.flush(now)?;
+            }
         }
-        if bulk {
-            // Bulk bytes leave at once: the receiver works on them while the next are sent.
-            channel.flush(now)?;
+        session.drafts.insert(number);
+        let sent = assignment.bytes - left;
+        let view = &mut session.views[number];
+        view.outstanding += sent;
+        view.window_left = view.window_left.saturating_sub(sent);
+        view.usable = sent > 0 && channel.may_draft() && channel.may_write();
+        view.message_due = true;
+        let remaining = sending.sendable();
+        if remaining != assignment.left {
+            session.scheduler.on_backlog(assignment.stream, sending.class(), remaining);
         }
-        session.views[number] = view(assignment.channel, channel);
-        if !any {
-            session.views[number].usable = false;
-        }
-        let class = session.streams.class(id).unwrap_or_default();
-        session.scheduler.on_backlog(assignment.stream, class, remaining);
-        Ok(any)
+        Ok(sent > 0)
     }
 
     fn flush(&mut self, now: Timestamp, slot: u32) -> bool {
@@ -393,6 +383,31 @@ fn locate<C: Context>(
     };
     (length > 0)
         .then(|| (Chunk { range: ByteRange::between(start, start + length), ..chunk }, source))
+}
+
+/// Bytes in a message of bulk, after which it leaves: many small chunks share a message, and none
+/// waits for long at the rate of the port.
+fn message_bytes(shared: &GroupShared) -> u64 {
+    match shared.runtime.budget.get() {
+        Some(budget) => MESSAGE_BYTES.min(budget.rules.chunk()),
+        None => MESSAGE_BYTES,
+    }
+}
+
+/// Adds a bulk chunk: its WRITE, and the frame that announces it.
+fn bulk<C: Context>(
+    channel: &mut RcChannel<C, Carried>,
+    stream: StreamId,
+    chunk: Chunk,
+    grant: Grant,
+    source: Source,
+    backlog: u32,
+) -> Option<Chunk> {
+    let frame = Frame::Written { stream, grant: grant.id, range: chunk.range, backlog };
+    let address = grant.address_of(chunk.range.start);
+    // SAFETY: the source is the stream's send buffer, which keeps the bytes until they are
+    // confirmed, or (inline) the application's, which outlives the flush at the end of this pass.
+    unsafe { channel.push_write(source, address, grant.key, &frame) }.then_some(chunk)
 }
 
 /// Adds an eager chunk, or as much of it as the draft takes.

@@ -1,12 +1,12 @@
 //! What to send, and what changed.
 
-use netchannel_units::ChannelId;
+use netchannel_units::{ChannelId, Class};
 use netchannel_wire::{Frame, StreamId};
 
 use super::Streams;
 use super::items::{Backlog, Carried, Control, Incoming, Outgoing};
 use super::queues::Due;
-use crate::send::{Chunk, ChunkLimits, Form};
+use crate::send::{Chunk, ChunkLimits, Form, SendHalf};
 use crate::stream::{Opening, Owed};
 
 impl Streams {
@@ -206,33 +206,52 @@ impl Streams {
         self.queues.closed.pop_front()
     }
 
-    /// The next bytes of a stream, at most `bytes`.
-    pub fn next_chunk(&self, id: StreamId, bytes: u64) -> Option<Chunk> {
-        let stream = self.table.get(&id.0).filter(|s| s.may_send())?;
-        stream.send.next_chunk(ChunkLimits {
-            bytes,
-            eager: self.config.eager_chunk,
-            bulk_min: self.config.bulk_min,
-        })
+    /// A stream that has bytes to send and may: looked up once for all of its chunks.
+    pub fn sending(&mut self, id: StreamId) -> Option<Sending<'_>> {
+        let stream = self.table.get_mut(&id.0).filter(|s| s.may_send())?;
+        let (eager, bulk_min) = (self.config.eager_chunk, self.config.bulk_min);
+        Some(Sending { id, class: stream.class, half: &mut stream.send, eager, bulk_min })
+    }
+}
+
+/// The sending half of a stream while its chunks go into messages.
+#[derive(Debug)]
+pub struct Sending<'a> {
+    id: StreamId,
+    class: Class,
+    half: &'a mut SendHalf,
+    eager: u64,
+    bulk_min: u64,
+}
+
+impl Sending<'_> {
+    /// Its class.
+    pub fn class(&self) -> Class {
+        self.class
     }
 
-    /// A chunk (perhaps shortened at its end) is in a message. Returns what comes back when that
-    /// message is confirmed or lost, and the bytes that could be sent after it.
-    pub fn on_chunk_sent(&mut self, id: StreamId, chunk: &Chunk) -> (Carried, u64) {
-        let bulk = matches!(chunk.form, Form::Bulk(_));
-        let mut left = 0;
-        if let Some(stream) = self.table.get_mut(&id.0) {
-            stream.send.on_sent(chunk);
-            left = stream.send.sendable();
-        }
-        (Carried::Chunk { stream: id, range: chunk.range, bulk }, left)
+    /// Bytes that could be sent now.
+    pub fn sendable(&self) -> u64 {
+        self.half.sendable()
+    }
+
+    /// The next bytes, at most `bytes`.
+    pub fn next_chunk(&self, bytes: u64) -> Option<Chunk> {
+        self.half.next_chunk(ChunkLimits { bytes, eager: self.eager, bulk_min: self.bulk_min })
     }
 
     /// Bytes behind `chunk` that wait at this side, for the frame that carries it. To be asked
-    /// before [`on_chunk_sent`](Self::on_chunk_sent).
-    pub fn backlog_hint(&self, id: StreamId, chunk: &Chunk) -> u32 {
-        let waiting =
-            self.table.get(&id.0).map_or(0, |s| s.send.backlog()).saturating_sub(chunk.range.len());
+    /// before [`on_sent`](Self::on_sent).
+    pub fn backlog_hint(&self, chunk: &Chunk) -> u32 {
+        let waiting = self.half.backlog().saturating_sub(chunk.range.len());
         u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+
+    /// A chunk (perhaps shortened at its end) is in a message. Returns what comes back when that
+    /// message is confirmed or lost.
+    pub fn on_sent(&mut self, chunk: &Chunk) -> Carried {
+        self.half.on_sent(chunk);
+        let bulk = matches!(chunk.form, Form::Bulk(_));
+        Carried::Chunk { stream: self.id, range: chunk.range, bulk }
     }
 }

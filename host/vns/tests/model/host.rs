@@ -175,7 +175,8 @@ impl Host {
         random: &mut Random,
     ) -> bool {
         let most = if random.once_in(4) { random.length(12) } else { 65_536 };
-        let Some(mut chunk) = self.streams.next_chunk(id, most) else { return false };
+        let next = self.streams.sending(id).and_then(|s| s.next_chunk(most));
+        let Some(mut chunk) = next else { return false };
         if random.once_in(8) {
             let shorter = 1 + random.below(chunk.range.len());
             chunk.range = ByteRange::new(chunk.range.start, shorter).unwrap();
@@ -186,9 +187,10 @@ impl Host {
         let highest = self.highest_sent.entry(id.0).or_default();
         self.again += u64::from(chunk.range.start.get() < *highest);
         *highest = (*highest).max(chunk.range.end.get());
-        let backlog = self.streams.backlog_hint(id, &chunk);
+        let mut sending = self.streams.sending(id).unwrap();
+        let backlog = sending.backlog_hint(&chunk);
         let bytes = contents(self.role, id.0, chunk.range);
-        let (carried, _) = self.streams.on_chunk_sent(id, &chunk);
+        let carried = sending.on_sent(&chunk);
         let message = messages.entry(at).or_default();
         match chunk.form {
             Form::Eager => {

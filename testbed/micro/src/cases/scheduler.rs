@@ -1,4 +1,5 @@
-//! One decision, the report of what is left and the change of the view among it.
+//! One decision and the change of the view. What streams have left is reported where it is not what the
+//! scheduler thinks, between the batches here.
 
 use std::hint::black_box;
 
@@ -31,22 +32,20 @@ pub const CASES: &[Case] = &[
 
 struct Decisions {
     scheduler: Scheduler,
+    streams: u64,
     views: Vec<ChannelView>,
 }
 
 impl Decisions {
     fn new(policy: Policy, streams: u64, channels: u16) -> Self {
         let config = SchedulerConfig { policy, ..SchedulerConfig::default() };
-        let mut scheduler = Scheduler::new(config);
-        for key in 0..streams {
-            scheduler.on_backlog(StreamKey(key), Class::Throughput, PLENTY);
-        }
+        let scheduler = Scheduler::new(config);
         let view = |id| ChannelView {
             rate: Bandwidth::from_gbps(100),
             completion_time: Duration::from_micros(2),
             ..ChannelView::new(ChannelId(id))
         };
-        Self { scheduler, views: (0..channels).map(view).collect() }
+        Self { scheduler, streams, views: (0..channels).map(view).collect() }
     }
 
     fn of(policy: Policy, streams: u64, channels: u16) -> Box<dyn Bench> {
@@ -55,12 +54,16 @@ impl Decisions {
 }
 
 impl Bench for Decisions {
+    fn prepare(&mut self) {
+        for key in 0..self.streams {
+            self.scheduler.on_backlog(StreamKey(key), Class::Throughput, PLENTY);
+        }
+    }
     fn measured(&mut self) {
         for _ in 0..BATCH {
             let Some(next) = black_box(self.scheduler.next(black_box(&self.views))) else {
                 continue;
             };
-            self.scheduler.on_backlog(next.stream, Class::Throughput, PLENTY);
             // The queue stays about half full.
             let view = &mut self.views[usize::from(next.channel.0)];
             view.outstanding = (view.outstanding + next.bytes) & 0x7_FFFF;
