@@ -1,7 +1,7 @@
 //! Which polling core has which Channel groups.
 //!
-//! A core polls its groups in turn; its load is the share of passes in which a group had something
-//! to do. A group moves from the busiest core to the idlest one when that makes the busier of the
+//! A core polls its groups in turn; the load of a group is the share of time that its core spent on it
+//! when there was something to do. A group moves from the busiest core to the idlest one when that makes the busier of the
 //! two clearly less busy, was so for some observations in a row, and the last move is long enough
 //! ago. Every move lowers the higher of two loads by the gain that is asked for, so that under an
 //! unchanging load moves come to an end.
@@ -36,7 +36,7 @@ pub struct GroupLoad {
     pub group: GroupId,
     /// Its core.
     pub core: usize,
-    /// Per mille of the core's passes in which it moved something.
+    /// Per mille of the time that the core spent on it in passes that moved something.
     pub load: u32,
 }
 

@@ -79,8 +79,8 @@ pub struct GroupStats {
     pub sessions: u64,
     /// Poll passes.
     pub polls: u64,
-    /// Poll passes of polling cores that moved something.
-    pub busy: u64,
+    /// Time that polling cores spent on it in passes that moved something.
+    pub busy: Duration,
 }
 
 /// Counters of a polling core.
@@ -88,10 +88,12 @@ pub struct GroupStats {
 pub struct CoreStats {
     /// Its number.
     pub number: usize,
+    /// The processor that it is bound to, if it is to one.
+    pub processor: Option<u16>,
     /// Passes over its groups.
     pub passes: u64,
-    /// Passes that moved something.
-    pub busy: u64,
+    /// Time that it spent where something moved.
+    pub busy: Duration,
 }
 
 /// Counters of a Channel.

@@ -3,13 +3,14 @@
 
 mod common;
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use common::transfers::{both_ways, many_streams, small_questions};
 use common::{LIMIT, Pair, Random, config, receive, send, within};
-use netchannel::{Class, Config, Idle, Poller, Runtime, StreamOptions};
+use netchannel::{Class, Config, Idle, Poller, Runtime, Stream, StreamOptions};
 
 fn grouped(poller: Poller) -> Config {
     Config { poller, groups: 3, channels: 6, polling_cores: 2, ..config() }
@@ -84,6 +85,83 @@ fn groups_move_between_cores_while_bytes_flow() {
     });
 }
 
+/// Bytes that a block of a flood repeats.
+const BLOCK: usize = 256 << 10;
+
+/// Writes blocks into the stream's send buffer until told to stop.
+fn flood(mut stream: Stream, block: &[u8], stop: &AtomicBool) -> u64 {
+    let mut offset = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let at = offset % BLOCK;
+        let mut space = stream.send_half().reserve(BLOCK - at).unwrap();
+        let len = space.len();
+        space.put(0, &block[at..at + len]);
+        space.commit(len).unwrap();
+        offset += len;
+    }
+    stream.close().unwrap();
+    offset as u64
+}
+
+/// Compares every byte, to the end.
+fn compare(mut stream: Stream, block: &[u8]) -> u64 {
+    let mut bytes = vec![0; BLOCK];
+    let mut offset = 0;
+    loop {
+        let at = offset % BLOCK;
+        match stream.read(&mut bytes[..BLOCK - at]).unwrap() {
+            0 => return offset as u64,
+            count => {
+                assert!(bytes[..count] == block[at..at + count], "near byte {offset}");
+                offset += count;
+            }
+        }
+    }
+}
+
+/// All throughput groups on one core, and all of them busy: the balance gives the other core one.
+#[test]
+fn a_busy_core_gives_a_group_away_by_itself() {
+    within(3 * LIMIT, "balance", || {
+        let config = |poller| Config { poller, groups: 2, polling_cores: 2, ..config() };
+        let pair = Pair::of(config(Poller::Inline), config(Poller::Dedicated));
+        let client = &pair.client;
+        if client.poller().unwrap().cores < 2 {
+            println!("skipped: {}", client.poller().unwrap().reason);
+            return;
+        }
+        let streams: Vec<_> = (0..4).map(|_| pair.stream()).collect();
+        let mut block = vec![0; BLOCK];
+        common::fill(1, 0, &mut block);
+        let (block, stop) = (&block, &AtomicBool::new(false));
+        for group in [1, 2] {
+            client.move_group(group, 0).unwrap();
+        }
+        let before = client.stats();
+        thread::scope(|scope| {
+            let floods: Vec<_> = streams
+                .into_iter()
+                .map(|(ours, theirs)| {
+                    let read = scope.spawn(move || compare(theirs, block));
+                    (scope.spawn(move || flood(ours, block, stop)), read)
+                })
+                .collect();
+            // `within` bounds this.
+            while client.stats().moves == before.moves {
+                thread::sleep(Duration::from_millis(5));
+            }
+            stop.store(true, Ordering::Relaxed);
+            for (written, read) in floods {
+                assert_eq!(written.join().unwrap(), read.join().unwrap());
+            }
+        });
+        let after = client.stats();
+        println!("{} moves; {:?}; {:?}", after.moves - before.moves, after.cores, after.groups);
+        assert!(after.groups.iter().skip(1).all(|group| group.busy > Duration::ZERO));
+        assert!(after.cores.iter().any(|core| core.busy > Duration::ZERO));
+    });
+}
+
 #[test]
 fn pollers_change_while_bytes_flow() {
     for idle in [Idle::Sleep, Idle::Spin] {
@@ -146,6 +224,18 @@ fn what_cannot_be_had_is_said() {
         assert!(error.to_string().contains("no polling core 16"), "{error}");
         let report = runtime.set_poller(Poller::Inline, 3).unwrap();
         assert_eq!((report.poller, report.cores), (Poller::Inline, 0));
+        assert!(report.processors.is_empty());
+
+        // A processor that there is not, behind one that there is.
+        let pin = vec![0, 1_023];
+        let runtime = common::start(Config { pin, ..grouped(Poller::Dedicated) });
+        let report = runtime.poller().unwrap();
+        if report.cores > 1 {
+            assert_eq!(report.processors[1], None);
+            assert!(report.reason.contains("core 1 is not bound to processor 1023"), "{report:?}");
+        }
+        let bound: Vec<_> = runtime.stats().cores.iter().map(|core| core.processor).collect();
+        assert_eq!(bound, report.processors);
         let bad = Config { groups: 9, channels: 4, ..config() };
         let error = Runtime::start(bad).err().unwrap();
         assert!(error.to_string().contains("groups is 9"), "{error}");

@@ -12,11 +12,11 @@
 mod balance;
 mod core;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use netchannel_units::GroupId;
+use netchannel_units::{Duration, GroupId};
 
 use crate::config::{Idle, Poller};
 use crate::error::Error;
@@ -40,10 +40,24 @@ pub struct PollerReport {
     pub poller: Poller,
     /// Polling cores; none with [`Poller::Inline`].
     pub cores: usize,
+    /// Processors that they are bound to, by core; none where one is bound to none.
+    pub processors: Vec<Option<u16>>,
     /// What polling cores do when nothing happens.
     pub idle: Idle,
     /// Why it is so, in one line.
     pub reason: String,
+}
+
+impl PollerReport {
+    fn inline(idle: Idle) -> Self {
+        Self {
+            poller: Poller::Inline,
+            cores: 0,
+            processors: Vec::new(),
+            idle,
+            reason: "applications' threads poll inside of their calls".into(),
+        }
+    }
 }
 
 /// All polling cores of a runtime.
@@ -55,12 +69,16 @@ pub(super) struct Cores {
     sleep: AtomicBool,
     state: Mutex<State>,
     balance: Mutex<Balance>,
+    /// When loads are to be looked at next (nanoseconds).
+    next_look: AtomicU64,
     /// Groups that changed cores.
     pub(super) moves: Counter,
 }
 
 struct State {
     threads: Vec<JoinHandle<()>>,
+    /// Of each thread: why it is not bound to the processor that it was to be bound to.
+    unbound: Vec<Option<String>>,
     report: PollerReport,
     /// Threads of ours in [`SPINNING`].
     spinning: usize,
@@ -69,17 +87,18 @@ struct State {
 impl Cores {
     pub(super) fn new(groups: usize, idle: Idle) -> Result<Self, Error> {
         let most = processors().clamp(1, MAX_CORES).min(groups);
-        let report = PollerReport {
-            poller: Poller::Inline,
-            cores: 0,
-            idle,
-            reason: "applications' threads poll inside of their calls".into(),
-        };
+        let report = PollerReport::inline(idle);
         Ok(Self {
             all: (0..most).map(|_| Core::new()).collect::<Result<_, _>>()?,
             count: AtomicUsize::new(0),
             sleep: AtomicBool::new(idle == Idle::Sleep),
-            state: Mutex::new(State { threads: Vec::new(), report, spinning: 0 }),
+            state: Mutex::new(State {
+                threads: Vec::new(),
+                unbound: Vec::new(),
+                report,
+                spinning: 0,
+            }),
+            next_look: AtomicU64::new(0),
             balance: Mutex::new(Balance::new(groups)),
             moves: Counter::default(),
         })
@@ -119,6 +138,7 @@ impl Cores {
             // A thread that panicked has said so on standard error.
             let _ = thread.join();
         }
+        state.unbound.truncate(count);
         self.count.store(state.threads.len(), Ordering::Relaxed);
         let spinning = if self.sleep.load(Ordering::Relaxed) { 0 } else { state.threads.len() };
         SPINNING.fetch_add(spinning, Ordering::Relaxed);
@@ -188,25 +208,31 @@ impl RuntimeInner {
         if poller == Poller::Inline {
             self.assign(|_| None);
             cores.keep(&mut state, 0);
-            let reason = "applications' threads poll inside of their calls".into();
-            state.report = PollerReport { poller, cores: 0, idle: self.config.idle, reason };
+            state.report = PollerReport::inline(self.config.idle);
             return Ok(state.report.clone());
         }
         let taken = SPINNING.load(Ordering::Relaxed).saturating_sub(state.spinning);
-        let (count, idle, reason) =
+        let (count, idle, mut reason) =
             plan(wanted, self.config.idle, self.groups.len(), processors(), taken);
         let count = count.min(cores.all.len());
         cores.sleep.store(idle == Idle::Sleep, Ordering::Relaxed);
         while state.threads.len() < count {
             let number = state.threads.len();
-            state.threads.push(core::spawn(Arc::clone(self), number)?);
+            let (thread, unbound) = core::spawn(Arc::clone(self), number)?;
+            state.threads.push(thread);
+            state.unbound.push(unbound);
         }
         self.assign(|group| Some(usize::from(group.0) % count));
         cores.keep(&mut state, count);
         if idle != self.config.idle || count != wanted {
             tracing::info!(wanted, count, %idle, reason, "polling cores");
         }
-        state.report = PollerReport { poller, cores: count, idle, reason };
+        for unbound in state.unbound.iter().flatten() {
+            reason += "; ";
+            reason += unbound;
+        }
+        let processors = cores.running().iter().map(Core::processor).collect();
+        state.report = PollerReport { poller, cores: count, processors, idle, reason };
         Ok(state.report.clone())
     }
 
@@ -235,8 +261,9 @@ impl RuntimeInner {
         let running = self.cores.running().iter().enumerate();
         let stats = |(number, core): (usize, &Core)| CoreStats {
             number,
+            processor: core.processor(),
             passes: core.passes.value(),
-            busy: core.busy.value(),
+            busy: Duration::from_nanos(core.busy.value()),
         };
         (running.map(stats).collect(), self.cores.moves.value())
     }

@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use netchannel_units::GroupId;
+use netchannel_units::{Duration, GroupId};
 
 use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
@@ -24,7 +24,7 @@ pub(crate) struct Group {
     event_fds: [RawFd; EVENT_FDS],
     /// The polling core that it belongs to, or [`INLINE`].
     core: AtomicU32,
-    /// Passes of polling cores that moved something.
+    /// Nanoseconds that polling cores spent on it when something moved.
     pub(super) busy: Counter,
 }
 
@@ -125,7 +125,7 @@ impl Group {
             streams: counters.streams.value(),
             sessions: counters.sessions.value(),
             polls: counters.polls.value(),
-            busy: self.busy.value(),
+            busy: Duration::from_nanos(self.busy.value()),
         }
     }
 

@@ -1,20 +1,21 @@
 //! Groups move between polling cores by load.
 
+use std::sync::atomic::Ordering;
+
 use netchannel_scheduler::cores::{Balancer, CoresConfig, GroupLoad};
 use netchannel_units::{Duration, Timestamp};
 
 use crate::runtime::RuntimeInner;
+use crate::runtime::group::Group;
 
 /// How often loads are looked at.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// Fewer passes than this in an interval say nothing about a core: it slept, or had no processor.
-const PASSES: u64 = 100;
 
 /// What was counted at the last look.
 pub(super) struct Balance {
     balancer: Balancer,
     last: Timestamp,
-    passes: Vec<u64>,
+    /// By group.
     busy: Vec<u64>,
     loads: Vec<GroupLoad>,
 }
@@ -24,40 +25,47 @@ impl Balance {
         Self {
             balancer: Balancer::new(CoresConfig::default()),
             last: Timestamp::ZERO,
-            passes: vec![0; super::MAX_CORES],
             busy: vec![0; groups],
             loads: Vec::with_capacity(groups),
+        }
+    }
+
+    /// What part of the time since the last look each group kept its core busy.
+    fn look(&mut self, now: Timestamp, groups: &[Group]) {
+        let time = ((now - std::mem::replace(&mut self.last, now)).as_nanos() as u64).max(1);
+        self.loads.clear();
+        for (group, before) in groups.iter().zip(&mut self.busy) {
+            let total = group.busy.value();
+            let busy = total - std::mem::replace(before, total);
+            let Some(core) = group.core() else { continue };
+            let load = (busy.saturating_mul(1_000) / time).min(1_000) as u32;
+            self.loads.push(GroupLoad { group: group.id(), core, load });
         }
     }
 }
 
 impl RuntimeInner {
     /// Moves a group, if that is due. Called by every polling core before every pass.
+    #[inline]
     pub(super) fn balance(&self, now: Timestamp) {
-        let cores = &self.cores;
-        if cores.count() < 2 {
-            return;
+        if now.as_nanos() >= self.cores.next_look.load(Ordering::Relaxed) {
+            self.look_at_loads(now);
         }
+    }
+
+    #[cold]
+    fn look_at_loads(&self, now: Timestamp) {
+        let cores = &self.cores;
         // One of them looks; the others need not wait.
         let Ok(mut balance) = cores.balance.try_lock() else { return };
         let balance = &mut *balance;
+        cores.next_look.store((now + INTERVAL).as_nanos(), Ordering::Relaxed);
         if now - balance.last < INTERVAL {
             return;
         }
-        balance.last = now;
-        let mut passes = [0; super::MAX_CORES];
-        for (number, core) in cores.running().iter().enumerate() {
-            let total = core.passes.value();
-            passes[number] = total - std::mem::replace(&mut balance.passes[number], total);
-        }
-        balance.loads.clear();
-        for (group, before) in self.groups.iter().zip(&mut balance.busy) {
-            let total = group.busy.value();
-            let busy = total - std::mem::replace(before, total);
-            let Some(core) = group.core() else { continue };
-            let passes = passes.get(core).copied().unwrap_or(0);
-            let load = if passes < PASSES { 0 } else { (busy * 1_000 / passes).min(1_000) as u32 };
-            balance.loads.push(GroupLoad { group: group.id(), core, load });
+        balance.look(now, &self.groups);
+        if cores.count() < 2 {
+            return;
         }
         if let Some(change) = balance.balancer.decide(now, cores.count(), &balance.loads) {
             tracing::debug!(?change, "a Channel group moves");
@@ -101,21 +109,20 @@ mod tests {
         let before = runtime.stats().moves;
         // Times to come are for this test alone: the cores themselves look at the clock.
         let mut time = now() + Duration::from_secs(60);
-        let mut look = |busy: [u64; 3]| {
-            inner.cores.running()[0].passes.add(100_000);
-            for (group, busy) in inner.groups.iter().zip(busy) {
-                group.busy.add(busy);
+        let mut look = |per_mille: [u64; 3]| {
+            for (group, per_mille) in inner.groups.iter().zip(per_mille) {
+                group.busy.add(INTERVAL.as_nanos() as u64 * per_mille / 1_000);
             }
             time = time + INTERVAL;
             inner.balance(time);
             [0, 1, 2].map(|group: usize| inner.groups[group].core())
         };
         for _ in 0..20 {
-            assert_eq!(look([1_000, 9_000, 9_000]), [Some(0); 3], "busy is another thing");
+            assert_eq!(look([10, 90, 90]), [Some(0); 3], "busy is another thing");
         }
         let mut cores = [Some(0); 3];
         for _ in 0..20 {
-            cores = look([1_000, 70_000, 60_000]);
+            cores = look([10, 450, 400]);
         }
         assert_eq!(cores.iter().filter(|core| **core == Some(1)).count(), 1, "{cores:?}");
         assert_eq!(cores[0], Some(0), "the idle one stays");

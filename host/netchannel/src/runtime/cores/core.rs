@@ -1,7 +1,7 @@
 //! A polling core: a thread that polls its groups, those of latency streams first.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use netchannel_shared_memory::wake::Wake;
@@ -12,16 +12,19 @@ use crate::error::Error;
 use crate::runtime::group::Group;
 use crate::runtime::wait::{YIELD_AFTER, sleep};
 use crate::runtime::{RuntimeInner, now};
-use crate::shared::Counter;
+use crate::shared::{Counter, lock};
 
 /// One polling core, as others see it.
 pub(in crate::runtime) struct Core {
     asleep: AtomicBool,
     stop: AtomicBool,
     wake: Wake,
-    /// Passes over its groups, and those that moved something.
+    /// Passes over its groups.
     pub(in crate::runtime) passes: Counter,
+    /// Nanoseconds that it spent where something moved.
     pub(in crate::runtime) busy: Counter,
+    /// The processor that it is bound to.
+    processor: Mutex<Option<u16>>,
 }
 
 impl Core {
@@ -32,7 +35,13 @@ impl Core {
             wake: Wake::new().map_err(Error::shared_memory("making a polling core's wake-up"))?,
             passes: Counter::default(),
             busy: Counter::default(),
+            processor: Mutex::default(),
         })
+    }
+
+    /// The processor that it is bound to.
+    pub(in crate::runtime) fn processor(&self) -> Option<u16> {
+        *lock(&self.processor)
     }
 
     /// Wakes the thread if it sleeps. The waker's half of the sleeper protocol: queue, fence (the
@@ -54,25 +63,48 @@ impl Core {
     }
 }
 
+/// A thread that polls, and why it is not bound to the processor that it was to be bound to.
+pub(super) type Started = (JoinHandle<()>, Option<String>);
+
 /// Starts the thread of core `number`.
-pub(super) fn spawn(inner: Arc<RuntimeInner>, number: usize) -> Result<JoinHandle<()>, Error> {
+pub(super) fn spawn(inner: Arc<RuntimeInner>, number: usize) -> Result<Started, Error> {
     inner.cores.all[number].stop.store(false, Ordering::Release);
-    std::thread::Builder::new()
+    let (say, said) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
         .name(format!("nc-poll-{number}"))
         .spawn(move || {
-            pin(&inner.config.pin, number);
-            Loop { core: &inner.cores.all[number], inner: &inner, number }.run();
+            let core = &inner.cores.all[number];
+            // Nobody hears it if the starter is gone.
+            let _ = say.send(core.pin(&inner.config.pin, number));
+            Loop { core, inner: &inner, number }.run();
         })
-        .map_err(Error::system("starting a polling thread"))
+        .map_err(Error::system("starting a polling thread"))?;
+    let fault = said.recv().ok().and_then(Result::err);
+    Ok((thread, fault))
 }
 
-/// Binds the thread to its processor, if the configuration names some.
-fn pin(processors: &[u16], number: usize) {
-    let Some(processor) = processors.get(number % processors.len().max(1)) else { return };
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(usize::from(*processor));
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        tracing::warn!(processor, %error, "cannot bind a polling thread to its processor");
+impl Core {
+    /// Binds the calling thread, which is core `number`, to its processor, if the configuration names
+    /// some.
+    fn pin(&self, processors: &[u16], number: usize) -> Result<(), String> {
+        let mut bound = lock(&self.processor);
+        *bound = None;
+        let Some(processor) = processors.get(number % processors.len().max(1)) else {
+            return Ok(());
+        };
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(usize::from(*processor));
+        match rustix::thread::sched_setaffinity(None, &set) {
+            Ok(()) => *bound = Some(*processor),
+            Err(error) => {
+                tracing::warn!(number, processor, %error, "cannot bind a polling core");
+                return Err(format!(
+                    "core {number} is not bound to processor {processor} ({error}): is there such a \
+                     one, and may this process use it?"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -115,14 +147,19 @@ impl Loop<'_> {
 
     /// One pass, in order of precedence. True if anything moved.
     fn pass(&self, time: Timestamp) -> bool {
-        let mut moved = false;
+        let mut reached = time;
+        let mut busy = 0;
         for group in self.groups() {
             group.owner.give_way();
             match group.owner.try_own() {
                 Some(mut engine) => {
                     if engine.poll(time) {
-                        moved = true;
-                        group.busy.add(1);
+                        // Looking in vain is no load: who spins would be busy all the time.
+                        let end = now();
+                        let spent = (end - reached).as_nanos() as u64;
+                        group.busy.add(spent);
+                        busy += spent;
+                        reached = end;
                     }
                 }
                 // Set-up holds it, or the core that had it until now; that one may have lost its
@@ -131,8 +168,8 @@ impl Loop<'_> {
             }
         }
         self.core.passes.add(1);
-        self.core.busy.add(u64::from(moved));
-        moved
+        self.core.busy.add(busy);
+        reached > time
     }
 
     /// Arms the events of its groups and sleeps, unless there is something to do.
