@@ -45,6 +45,7 @@ fn check(report: &Value, tool: &str, tcp: bool, rounds: usize) {
         "moved_by_posting",
         "placed_out_of_order",
         "wakeups",
+        "polling",
         "rounds",
     ];
     let mut stacks = vec!["netchannel", "limit"];
@@ -87,6 +88,58 @@ fn check(report: &Value, tool: &str, tcp: bool, rounds: usize) {
         assert!(number(channel, "wire_bytes") >= number(channel, "bytes"), "{channel}");
     }
     assert!((1..=3).contains(&number(report, "copies")));
+    check_polling(report);
+}
+
+/// Who polled, on both sides.
+fn check_polling(report: &Value) {
+    for side in ["client", "server"] {
+        let polling = &report["polling"][side];
+        let expected = ["bulk_budget", "cores", "groups", "idle", "moves", "poller", "reason"];
+        assert_eq!(keys(polling), expected, "{report}");
+        assert_eq!(polling["poller"], report["poller"]);
+        assert!(!polling["reason"].as_str().unwrap().is_empty());
+        let cores = polling["cores"].as_array().unwrap();
+        assert_eq!(cores.is_empty(), polling["poller"] == "inline", "{polling}");
+        for core in cores {
+            assert_eq!(keys(core), ["busy_s", "number", "passes", "processor"]);
+            assert!(core["busy_s"].as_f64().unwrap() > 0.0, "{polling}");
+        }
+        let groups = polling["groups"].as_array().unwrap();
+        assert_eq!(groups[0]["class"], "latency");
+        assert!(groups.len() > 1);
+        for group in groups {
+            assert_eq!(keys(group), ["busy_s", "class", "core", "number", "passes"]);
+            assert_eq!(group["core"].is_null(), cores.is_empty(), "{polling}");
+        }
+    }
+}
+
+#[test]
+fn who_polls_and_where_is_said() {
+    let report = perf(&[
+        "bw",
+        "-n",
+        "64",
+        "--poller",
+        "dedicated",
+        "--idle",
+        "sleep",
+        "--pin",
+        "1023",
+        "--link",
+        "rate=100gbit,delay=2us",
+    ]);
+    check_polling(&report);
+    for side in ["client", "server"] {
+        let polling = &report["polling"][side];
+        let reason = polling["reason"].as_str().unwrap();
+        assert!(reason.contains("core 0 is not bound to processor 1023"), "{reason}");
+        assert!(polling["cores"][0]["processor"].is_null());
+        // What the link carries in no time is no budget, nor is more than it carries in 1 ms.
+        let budget = polling["bulk_budget"]["bytes"].as_u64().unwrap();
+        assert!((1..12_500_000).contains(&budget), "{polling}");
+    }
 }
 
 #[test]

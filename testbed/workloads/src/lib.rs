@@ -4,7 +4,7 @@
 //! - [`transport`]: what a stack must offer to carry a workload.
 //! - [`netchannel`]: NetChannel. [`tcp`]: kernel TCP, the baseline.
 //! - [`bandwidth`], [`latency`]: the workloads.
-//! - [`faults`]: Channels broken on purpose.
+//! - [`faults`]: Channels broken on purpose. [`polling`]: who polled, and how busy it was.
 //! - [`limit`]: what two processes of this machine can do without any stack.
 //! - [`limits`]: all of that in one report.
 //! - [`child`]: processes of one's own program, for runs that need two.
@@ -31,6 +31,7 @@ pub mod limit;
 pub mod limits;
 pub mod local;
 pub mod netchannel;
+pub mod polling;
 pub mod report;
 pub mod rounds;
 pub mod server;

@@ -11,6 +11,7 @@ use netchannel::{
 
 use crate::error::{Error, Result};
 use crate::faults::{Failures, Faults};
+use crate::polling::Polling;
 use crate::spec::EngineSettings;
 use crate::transport::{ACCEPT_TIMEOUT, ChannelBytes, Connection, Counters, Transport, drain};
 
@@ -115,6 +116,7 @@ pub fn counters(runtime: &Runtime, class: Class) -> Counters {
         moved_by_posting: stats.moved_by_posting,
         placed_out_of_order: stats.placed_out_of_order,
         wakeups: stats.wakeups,
+        polling: Polling::of(runtime, &stats).map(Box::new),
         failures: Failures {
             broken: 0,
             failovers: stats.failovers,

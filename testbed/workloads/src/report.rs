@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::RunReport;
 use crate::faults::Failures;
+use crate::polling::Polling;
 use crate::rounds::{Figure, Round, Summary, median};
 use crate::spec::{RunSpec, Tool};
 use crate::transport::{ChannelBytes, Counters};
@@ -73,8 +74,19 @@ pub struct Report {
     /// With Channels broken on purpose: what became of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<Failover>,
+    /// Who polled on each side in the last round, where the engine was the side's own.
+    pub polling: Polls,
     /// Raw figures of each round.
     pub rounds: Vec<Round>,
+}
+
+/// Who polled.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Polls {
+    /// Here.
+    pub client: Option<Box<Polling>>,
+    /// At the server.
+    pub server: Option<Box<Polling>>,
 }
 
 /// Processor time of each stack.
@@ -154,6 +166,7 @@ pub struct Totals {
     stream_bytes: u64,
     placed_out_of_order: u64,
     wakeups: u64,
+    polling: Polls,
     failures: Failures,
 }
 
@@ -174,6 +187,8 @@ impl Totals {
         self.moved_by_posting += run.here.moved_by_posting + run.there.moved_by_posting;
         self.placed_out_of_order += run.there.placed_out_of_order;
         self.wakeups += run.here.wakeups + run.there.wakeups;
+        self.polling.client.clone_from(&run.here.polling);
+        self.polling.server.clone_from(&run.there.polling);
         self.failures.add(&run.there.failures);
         // Gaps are the receiver's.
         self.failures.add(&Failures { gaps_ns: Vec::new(), ..run.here.failures.clone() });
@@ -232,6 +247,7 @@ impl Report {
             wakeups: totals.wakeups,
             processor_seconds_per_gb: None,
             failover: Failover::of(spec, &totals.failures),
+            polling: totals.polling,
             rounds,
         })
     }

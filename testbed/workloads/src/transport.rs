@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::faults::Failures;
+use crate::polling::Polling;
 
 /// How long one side waits for the streams of the other.
 pub const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,7 +84,7 @@ pub(crate) fn drain(stream: &mut impl Read) -> io::Result<()> {
 }
 
 /// What a stack counted in one run, on one side.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// The device; empty for a stack without a choice.
     pub device: String,
@@ -100,6 +101,9 @@ pub struct Counters {
     pub placed_out_of_order: u64,
     /// Times that a thread of the stack woke up from sleep.
     pub wakeups: u64,
+    /// Who polled; nothing for a stack that does not poll, or where another process does.
+    #[serde(default)]
+    pub polling: Option<Box<Polling>>,
     /// What became of Channels that were broken or broke.
     #[serde(default)]
     pub failures: Failures,

@@ -1,6 +1,7 @@
 //! Results for people, in perftest's columns.
 
-use netchannel_workloads::report::{Failover, Report};
+use netchannel_workloads::polling::CoreLoad;
+use netchannel_workloads::report::{Failover, Polls, Report};
 use netchannel_workloads::rounds::{Figure, Round};
 use netchannel_workloads::transport::ChannelBytes;
 
@@ -45,11 +46,38 @@ pub(crate) fn show(report: &Report) -> String {
             time.netchannel
         );
     }
+    text += &polls(&report.polling);
     text += &channels(&report.per_channel);
     if let Some(failover) = &report.failover {
         text += &broken(failover);
     }
     text
+}
+
+/// Which cores polled on each side, and why these.
+fn polls(polls: &Polls) -> String {
+    let mut text = String::new();
+    for (side, polling) in [("client", &polls.client), ("server", &polls.server)] {
+        let Some(polling) = polling.as_ref().filter(|polling| !polling.cores.is_empty()) else {
+            continue;
+        };
+        let cores: Vec<_> = polling.cores.iter().map(core).collect();
+        let (cores, moves) = (cores.join(", "), polling.moves);
+        text += &format!(
+            "Polling cores of the {side}: {cores}; groups moved {moves} times; {}.\n",
+            polling.reason
+        );
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+fn core(core: &CoreLoad) -> String {
+    let place =
+        core.processor.map_or("any processor".into(), |number| format!("processor {number}"));
+    format!("{} ({place}, {:.2} s busy)", core.number, core.busy_s)
 }
 
 /// What became of the Channels that were broken.
