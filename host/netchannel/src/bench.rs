@@ -64,7 +64,8 @@ impl Side {
     fn start_session(&mut self, role: Role, ours: &Made, theirs: &Made) {
         let session = SessionShared::new(0, SocketAddr::from(([192, 0, 2, 1], 1)));
         let slot = start_session(&mut self.engine, &session, role, 0, ours, theirs);
-        let slab = self.context.make(&self.shared.runtime.local).expect("a slab of windows");
+        let room = session.first_slab_room();
+        let slab = self.context.make(&self.shared.runtime.local, room).expect("a slab of windows");
         self.engine.add_slab(slot, slab);
     }
 

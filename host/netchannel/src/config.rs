@@ -157,7 +157,8 @@ pub struct Config {
     /// that small writes travel in few messages; 0 is never, and `None` chooses by device: half a
     /// chunk, but never where a message costs less than a wait (the NIC in memory).
     pub gather: Option<usize>,
-    /// Most bytes of receive windows per session, group and application.
+    /// Most bytes of receive windows per session, over all its groups and applications. Each group may
+    /// have 2 MiB for each application in any case.
     pub session_memory: usize,
     /// Signs of life.
     pub keepalive: Keepalive,

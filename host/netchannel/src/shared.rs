@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use netchannel_shared_memory::wake::Wake;
@@ -173,6 +173,27 @@ pub(crate) struct SessionShared {
     said: Mutex<Vec<ChannelMessage>>,
     /// Its parts, one for each group that both sides have, in order of precedence.
     parts: OnceLock<Vec<SessionPart>>,
+    /// Slabs of receive windows that there are, or are being made, in all parts.
+    slabs: AtomicUsize,
+}
+
+/// The right of a session to a slab of receive windows; it ends with the slab.
+#[derive(Debug)]
+pub(crate) struct SlabRoom(Arc<SessionShared>);
+
+impl Drop for SlabRoom {
+    fn drop(&mut self) {
+        self.0.slabs.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A part of a session wants a slab of receive windows.
+pub(crate) struct SlabDemand {
+    /// The session's place in its engine.
+    pub(crate) slot: u32,
+    /// For whom.
+    pub(crate) application: Arc<Application>,
+    pub(crate) room: SlabRoom,
 }
 
 /// The part of a session that one engine keeps.
@@ -189,8 +210,27 @@ pub(crate) struct SessionPart {
 
 impl SessionShared {
     pub(crate) fn new(number: u32, peer: SocketAddr) -> Arc<Self> {
-        let (error, said, parts) = (Mutex::default(), Mutex::default(), OnceLock::new());
-        Arc::new(Self { number, peer, error, said, parts })
+        Arc::new(Self {
+            number,
+            peer,
+            error: Mutex::default(),
+            said: Mutex::default(),
+            parts: OnceLock::new(),
+            slabs: AtomicUsize::new(0),
+        })
+    }
+
+    /// Room for one more slab of receive windows, if all parts together have less than `most`.
+    pub(crate) fn slab_room(self: &Arc<Self>, most: usize) -> Option<SlabRoom> {
+        let one_more = |slabs: usize| (slabs < most).then_some(slabs + 1);
+        let taken = self.slabs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.is_ok().then(|| SlabRoom(Arc::clone(self)))
+    }
+
+    /// The same for what it must have in any case.
+    pub(crate) fn first_slab_room(self: &Arc<Self>) -> SlabRoom {
+        self.slabs.fetch_add(1, Ordering::Relaxed);
+        SlabRoom(Arc::clone(self))
     }
 
     /// Leaves a message for the peer to the helper thread.
@@ -254,8 +294,8 @@ pub(crate) struct GroupShared {
     pub(crate) runtime: Arc<Shared>,
     pub(crate) counters: EngineCounters,
     pub(crate) inbox: Inbox,
-    /// Sessions (their slots) that want another slab of receive windows, and for whom.
-    pub(crate) slab_demand: Mutex<Vec<(u32, Arc<Application>)>>,
+    /// Slabs of receive windows that sessions want.
+    pub(crate) slab_demand: Mutex<Vec<SlabDemand>>,
     /// Sessions (their slots) that want queue pairs in place of dead ones.
     pub(crate) renewals: Mutex<Vec<u32>>,
 }
@@ -345,5 +385,26 @@ impl Shared {
     /// The helper looks now; returns whether anybody asked.
     pub(crate) fn helper_looks(&self) -> bool {
         self.helper_wanted.swap(false, Ordering::AcqRel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_room_for_so_many_slabs_over_all_its_parts() {
+        let session = SessionShared::new(0, SocketAddr::from(([192, 0, 2, 1], 1)));
+        let first = session.first_slab_room();
+        let second = session.slab_room(3).unwrap();
+        let third = session.slab_room(3).unwrap();
+        assert!(session.slab_room(3).is_none());
+        // What it must have is not refused, and counts.
+        let more = session.first_slab_room();
+        drop((first, second));
+        let fourth = session.slab_room(3).unwrap();
+        assert!(session.slab_room(3).is_none());
+        drop((third, more, fourth));
+        assert_eq!(session.slabs.load(Ordering::Relaxed), 0);
     }
 }

@@ -19,7 +19,7 @@ use crate::engine::harness::{make_channels, start_session};
 use crate::engine::{Drive, Engine};
 use crate::listener::Backlog;
 use crate::port::{Doorbell, What};
-use crate::shared::{GroupShared, SessionShared, Shared, StreamSeed, lock};
+use crate::shared::{GroupShared, SessionShared, Shared, SlabDemand, StreamSeed, lock};
 
 const SERVICE: u16 = 7;
 /// Channels of each class.
@@ -58,8 +58,8 @@ impl Host {
             engine.poll(now);
             // What the helper thread would do.
             let wanted = std::mem::take(&mut *lock(&group.slab_demand));
-            for (slot, application) in wanted {
-                engine.add_slab(slot, self.context.make(&application).unwrap());
+            for SlabDemand { slot, application, room } in wanted {
+                engine.add_slab(slot, self.context.make(&application, room).unwrap());
             }
         }
     }
@@ -94,7 +94,8 @@ impl World {
                 let engine = &mut host.engines[class];
                 let (ours, theirs) = (&made[side], &made[1 - side]);
                 let slot = start_session(engine, &sessions[side], role, class as u8, ours, theirs);
-                engine.add_slab(slot, host.context.make(&host.shared.local).unwrap());
+                let room = sessions[side].first_slab_room();
+                engine.add_slab(slot, host.context.make(&host.shared.local, room).unwrap());
             }
         }
         lock(&hosts[1].shared.listeners).insert(SERVICE, Backlog::new());

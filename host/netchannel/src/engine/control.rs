@@ -13,7 +13,7 @@ use netchannel_wire::control::ChannelMessage;
 use crate::application::{Application, ApplicationId, Export};
 use crate::engine::session::{Payload, WindowSlab};
 use crate::error::Error;
-use crate::shared::{SessionShared, StreamSeed};
+use crate::shared::{SessionShared, SlabRoom, StreamSeed};
 
 /// What a session needs that its two ends agreed on.
 #[derive(Clone, Copy, Debug)]
@@ -127,12 +127,20 @@ pub(crate) trait EngineControl: Send {
 
 /// Makes slabs of receive windows off the polling cores.
 pub(crate) trait SlabMaker: Send {
-    /// A slab, for [`EngineControl::add_slab`].
-    fn make(&self, application: &Arc<Application>) -> Result<Box<dyn std::any::Any + Send>, Error>;
+    /// A slab for the session that has the room, for [`EngineControl::add_slab`].
+    fn make(
+        &self,
+        application: &Arc<Application>,
+        room: SlabRoom,
+    ) -> Result<Box<dyn std::any::Any + Send>, Error>;
 }
 
 impl<C: Context> SlabMaker for C {
-    fn make(&self, application: &Arc<Application>) -> Result<Box<dyn std::any::Any + Send>, Error> {
+    fn make(
+        &self,
+        application: &Arc<Application>,
+        room: SlabRoom,
+    ) -> Result<Box<dyn std::any::Any + Send>, Error> {
         use netchannel_verbs::MemoryRegion;
         let (len, access) = (1 << SLAB_LOG2, Access::LOCAL_WRITE | Access::REMOTE_WRITE);
         let (region, fd) = match application.is_attached() {
@@ -144,6 +152,6 @@ impl<C: Context> SlabMaker for C {
             Ok(Export { fd, len: region.len(), writable: false })
         };
         let id = application.add_region(region.as_ptr(), export)?;
-        Ok(Box::new(WindowSlab::<C> { id, application: Arc::clone(application), region }))
+        Ok(Box::new(WindowSlab::<C> { id, application: Arc::clone(application), region, room }))
     }
 }

@@ -10,7 +10,6 @@ use netchannel_driver::{ChannelKey, Group};
 use netchannel_scheduler::{ChannelView, Scheduler};
 use netchannel_units::{ChannelId, Duration, StreamOffset, Timestamp};
 use netchannel_verbs::Context;
-use netchannel_vns::pool::SLAB_LOG2;
 use netchannel_vns::streams::IdHasher;
 use netchannel_vns::{Carried, SlabId, Streams};
 use netchannel_wire::StreamId;
@@ -22,7 +21,7 @@ use crate::engine::failover::Failover;
 use crate::engine::tenants::Tenants;
 use crate::ready::Watchers;
 use crate::region::RegionId;
-use crate::shared::SessionShared;
+use crate::shared::{SessionShared, SlabRoom};
 
 /// Bytes that an application lends for the time of a call.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +76,11 @@ pub(crate) struct WindowSlab<C: Context> {
     pub(crate) id: RegionId,
     /// Whose windows lie in it.
     pub(crate) application: Arc<Application>,
-    // Declared last, dropped last: its number is free before its memory goes.
+    // Declared late, dropped late: its number is free before its memory goes, and the session has room
+    // for another when it has gone.
     pub(crate) region: C::MemoryRegion,
+    #[expect(dead_code, reason = "held until it is dropped")]
+    pub(crate) room: SlabRoom,
 }
 
 impl<C: Context> Drop for WindowSlab<C> {
@@ -227,10 +229,14 @@ impl<C: Context> Session<C> {
         Some(Box::new(self.slabs.get_mut(id.0 as usize)?.take()?))
     }
 
-    /// Bytes of receive windows of an application.
-    pub(crate) fn slab_bytes(&self, application: ApplicationId) -> u64 {
-        let slabs = self.slabs.iter().flatten();
-        (slabs.filter(|slab| slab.application.id == application).count() as u64) << SLAB_LOG2
+    /// Room for a slab of an application's receive windows. A part always gets the first: the others
+    /// must not starve it.
+    pub(super) fn slab_room(&self, application: ApplicationId, most: usize) -> Option<SlabRoom> {
+        let mut slabs = self.slabs.iter().flatten();
+        match slabs.any(|slab| slab.application.id == application) {
+            true => self.shared.slab_room(most),
+            false => Some(self.shared.first_slab_room()),
+        }
     }
 
     /// What the application lends for `id` at the moment.

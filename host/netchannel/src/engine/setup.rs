@@ -27,7 +27,7 @@ use crate::engine::tenants::Tenants;
 use crate::engine::{Engine, MAX_SESSIONS, StreamKey};
 use crate::error::Error;
 use crate::listener::Backlog;
-use crate::shared::{GroupShared, SessionShared, StreamSeed, lock};
+use crate::shared::{GroupShared, SessionShared, SlabDemand, StreamSeed, lock};
 impl<C: Context> Engine<C> {
     /// An engine without sessions.
     pub(crate) fn new(context: C, config: Config, shared: Arc<GroupShared>) -> Result<Self, Error> {
@@ -113,9 +113,9 @@ impl<C: Context> Engine<C> {
         }
         while let Some(id) = session.streams.take_slab_demand() {
             let Some(application) = self.tenants.application(id) else { continue };
-            let held = session.slab_bytes(id);
-            if held + (1 << SLAB_LOG2) <= self.config.session_memory as u64 {
-                lock(&self.shared.slab_demand).push((slot, Arc::clone(application)));
+            if let Some(room) = session.slab_room(id, self.config.session_memory >> SLAB_LOG2) {
+                let application = Arc::clone(application);
+                lock(&self.shared.slab_demand).push(SlabDemand { slot, application, room });
                 self.shared.runtime.ask_helper();
             }
         }

@@ -77,7 +77,8 @@ impl Host {
     fn add_slab(&mut self, slot: u32) {
         let session = self.engine.sessions[slot as usize].as_ref().unwrap();
         if session.slabs.iter().flatten().count() < self.max_slabs {
-            let slab = self.context.make(&self.shared.runtime.local).unwrap();
+            let room = self.session.first_slab_room();
+            let slab = self.context.make(&self.shared.runtime.local, room).unwrap();
             self.engine.add_slab(slot, slab);
         }
     }
@@ -85,8 +86,8 @@ impl Host {
     /// What the helper thread does, without the control connection.
     fn help(&mut self, now: Timestamp) {
         let wanted = std::mem::take(&mut *lock(&self.shared.slab_demand));
-        for (slot, _) in wanted {
-            self.add_slab(slot);
+        for demand in wanted {
+            self.add_slab(demand.slot);
         }
         self.shared.runtime.drop_discarded();
         while let Some(event) = self.context.poll_event().unwrap() {

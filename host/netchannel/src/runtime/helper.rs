@@ -27,7 +27,7 @@ use crate::runtime::group::Group;
 use crate::runtime::links::Links;
 use crate::runtime::owner::HelperMode;
 use crate::runtime::{RuntimeInner, now};
-use crate::shared::{SessionShared, lock};
+use crate::shared::{SessionShared, SlabDemand, lock};
 
 /// An inline engine that nobody has polled for this long is taken over.
 const TICK: Duration = Duration::from_micros(500);
@@ -175,8 +175,8 @@ impl Helper {
     fn make_slabs(&self) {
         for group in &self.inner.groups {
             let wanted = std::mem::take(&mut *lock(&group.shared.slab_demand));
-            for (slot, application) in wanted {
-                group.add_slab(slot, self.inner.make_slab(&application));
+            for SlabDemand { slot, application, room } in wanted {
+                group.add_slab(slot, self.inner.make_slab(&application, room));
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::runtime::group::Group;
 use crate::runtime::helper::HelperCommand;
 use crate::runtime::{Keeper, LINGER, RuntimeInner, now};
-use crate::shared::{Command, SessionPart, SessionShared, lock};
+use crate::shared::{Command, SessionPart, SessionShared, SlabRoom, lock};
 
 impl Keeper {
     pub(super) fn shut_down(&self) -> Result<(), Error> {
@@ -109,8 +109,9 @@ impl RuntimeInner {
     pub(super) fn make_slab(
         &self,
         application: &Arc<Application>,
+        room: SlabRoom,
     ) -> Result<Box<dyn Any + Send>, Error> {
-        lock(&self.slab_maker).make(application)
+        lock(&self.slab_maker).make(application, room)
     }
 
     /// Runs `f` on an engine, waiting for whoever drives it now: for set-up.

@@ -64,6 +64,8 @@ pub(super) fn make_all(inner: &RuntimeInner, slots: u32) -> Result<Vec<Made>, Er
 
 /// Channels of a session in one group, as `Config::check` allows them.
 const MAX_CHANNELS: usize = 64;
+/// Groups of a session, as `Config::check` allows them: each has memory of its own.
+const MAX_GROUPS: usize = 17;
 
 /// Server: an engine for each group of the client, the least loaded of its class.
 pub(super) fn assign(
@@ -84,6 +86,10 @@ pub(super) fn assign(
                      taken"
                 ),
             });
+        }
+        if assigned.len() == MAX_GROUPS {
+            let reason = format!("the peer offers more than {MAX_GROUPS} groups of Channels");
+            return Err(Error::Config { reason });
         }
         let load = |id: GroupId| {
             let counters = &inner.group(id).shared.counters;
@@ -127,7 +133,8 @@ pub(super) fn start(
     for class in Class::ALL {
         if let Some(part) = parts.iter().find(|part| part.class == class) {
             // Memory is made off the polling cores.
-            inner.group(part.group).add_slab(part.slot, inner.make_slab(&inner.shared.local));
+            let slab = inner.make_slab(&inner.shared.local, session.first_slab_room());
+            inner.group(part.group).add_slab(part.slot, slab);
         }
     }
     Ok(parts)
