@@ -97,9 +97,9 @@ pub(crate) struct Stream {
     /// REFUSEs not sent or not confirmed. Credit waits for them: what overtakes a refusal on
     /// another Channel is taken back by it.
     pub(crate) refusals: u32,
-    /// WINDOWs sent and not confirmed. Credit waits for them: if it overtook a WINDOW on another
-    /// Channel, the peer would write bytes of the new window into the one before it.
-    pub(crate) windows_on_the_way: u8,
+    /// A WINDOW was sent and is not confirmed. Credit and the next window wait for it: if they
+    /// overtook it on another Channel, the peer would write its bytes into the window before it.
+    pub(crate) window_on_the_way: bool,
     pub(crate) recall: Option<GrantId>,
     pub(crate) reset_code: u32,
     pub(crate) stop_code: u32,
@@ -133,7 +133,7 @@ impl Stream {
             owed: Owed::NONE,
             unconfirmed: 0,
             refusals: 0,
-            windows_on_the_way: 0,
+            window_on_the_way: false,
             recall: None,
             reset_code: 0,
             stop_code: 0,
@@ -161,11 +161,16 @@ impl Stream {
         !matches!(self.opening, Opening::New | Opening::Again)
     }
 
+    /// Whether the peer has heard of every window that it was granted.
+    pub(crate) fn knows_windows(&self) -> bool {
+        !self.window_on_the_way && !self.owed.has(Owed::WINDOW)
+    }
+
     /// What can be sent now of what is owed.
     pub(crate) fn ready(&self) -> Owed {
         let held = if self.refusals > 0 {
             Owed::CREDIT | Owed::WINDOW
-        } else if self.windows_on_the_way > 0 || self.owed.has(Owed::WINDOW) {
+        } else if !self.knows_windows() {
             Owed::CREDIT
         } else {
             Owed::NONE

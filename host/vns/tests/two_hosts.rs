@@ -22,7 +22,7 @@ struct Load {
     write_log2: u64,
     /// One stream in so many is given up in some way; 0 for none.
     unruly: u64,
-    /// One step in so many kills a Channel; 0 for none.
+    /// One step in so many kills a Channel, and one in four times as many a path; 0 for none.
     deaths: u64,
 }
 
@@ -77,6 +77,31 @@ fn act(model: &mut Model, load: Load) {
     }
 }
 
+/// A Channel dies by itself, or the whole path falls silent: then its Channels die of it one after the
+/// other, or live on.
+fn fail(model: &mut Model, load: Load) {
+    if load.deaths == 0 {
+        return;
+    }
+    let several = model.channels.len() > 1;
+    if several && model.random.once_in(load.deaths) {
+        let channel = model.random.index(model.channels.len());
+        model.fence(channel);
+    }
+    if model.random.once_in(4 * load.deaths) {
+        model.channels.iter_mut().for_each(|channel| channel.stalled = true);
+    }
+    if model.random.once_in(load.deaths / 2) {
+        let channel = model.random.index(model.channels.len());
+        let stalled = model.channels[channel].stalled;
+        if stalled && model.channels.len() > 1 && model.random.once_in(2) {
+            model.fence(channel);
+        } else {
+            model.channels[channel].stalled = !stalled;
+        }
+    }
+}
+
 fn run(seed: u64, shape: Shape, load: Load) -> Model {
     let mut model = Model::new(seed, shape);
     for _ in 0..load.steps {
@@ -87,10 +112,7 @@ fn run(seed: u64, shape: Shape, load: Load) -> Model {
             let blocked = &mut model.channels[channel].blocked;
             *blocked = !*blocked;
         }
-        if load.deaths > 0 && model.random.once_in(load.deaths) {
-            let channel = model.random.index(model.channels.len());
-            model.kill(channel);
-        }
+        fail(&mut model, load);
         if model.random.once_in(512) {
             model.now = model.now + Duration::from_millis(PAUSE);
         }
@@ -374,4 +396,18 @@ fn finished_at_once() {
         let half = model.hosts[1].streams.receive_half(StreamId(id)).unwrap();
         assert_eq!(half.state(), ReceiveState::Complete(StreamOffset::new(3 << 20)));
     }
+}
+
+/// Whole paths fall silent; their Channels die one after the other or live on, while windows grow and
+/// what says so is lost or late.
+#[test]
+fn windows_grow_while_paths_fail() {
+    let mut again = 0;
+    for seed in seeds(150) {
+        let shape = Shape { window_log2: 20, ..SHAPE };
+        let load = Load { write_log2: 19, streams: 2, deaths: 30, ..LOAD };
+        let model = run(seed, shape, load);
+        again += model.hosts.iter().map(|h| h.again).sum::<u64>();
+    }
+    assert!(again > 1_000, "{again} chunks sent again");
 }

@@ -42,7 +42,7 @@ impl Streams {
                     }
                 }
                 if what.has(Owed::WINDOW) {
-                    stream.windows_on_the_way = stream.windows_on_the_way.saturating_sub(1);
+                    stream.window_on_the_way = false;
                     let due = stream.receive.credit_due(limits);
                     let credit = if due { Owed::CREDIT } else { Owed::NONE };
                     self.queues.owe(id, stream, credit);
@@ -78,7 +78,7 @@ impl Streams {
                     what => what,
                 };
                 if what.has(Owed::WINDOW) {
-                    stream.windows_on_the_way = stream.windows_on_the_way.saturating_sub(1);
+                    stream.window_on_the_way = false;
                 }
                 if again.has(Owed::OPEN) {
                     stream.opening = Opening::Again;

@@ -219,7 +219,7 @@ impl Streams {
         let mut owed = Owed::NONE;
         // Writers of small pieces never show a backlog, but their credit runs out.
         let backlog = u64::from(backlog).max(stream.receive.pressure());
-        if backlog > self.config.eager_chunk {
+        if backlog > self.config.eager_chunk && stream.knows_windows() {
             let grant = GrantId(self.next_grant);
             let upgrade =
                 stream.receive.upgrade(backlog, grant, limits, self.accounts.pool(stream.account));

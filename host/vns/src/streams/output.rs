@@ -156,7 +156,7 @@ impl Streams {
             }
             Owed::WINDOW => {
                 stream.owed = stream.owed & !Owed::CREDIT;
-                stream.windows_on_the_way = stream.windows_on_the_way.saturating_add(1);
+                stream.window_on_the_way = true;
             }
             Owed::RETURN => stream.send.on_returned(),
             _ => {}

@@ -88,6 +88,10 @@ impl Host {
     }
 
     pub fn land(&mut self, write: &Write) {
+        // While the peer may write into it, memory is nobody else's.
+        let half = self.streams.receive_half(StreamId(write.stream));
+        let held = half.is_some_and(|half| half.windows().any(|window| is_inside(write, &window)));
+        assert!(held, "{:?}: a WRITE into recycled memory: {:#x}", self.role, write.address);
         let slab = &mut self.memory[(write.address >> 32) as usize];
         let at = write.address as u32 as usize;
         slab[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
@@ -201,7 +205,7 @@ impl Host {
             Form::Bulk(grant) => {
                 self.bulk += 1;
                 let address = grant.address_of(chunk.range.start);
-                message.writes.push(Write { address, bytes });
+                message.writes.push(Write { stream: id.0, address, bytes });
                 let frame =
                     Frame::Written { stream: id, grant: grant.id, range: chunk.range, backlog };
                 message.push(Parcel::of(frame), carried);
@@ -306,6 +310,12 @@ impl Host {
         };
         received && matches!(send, SendState::Finished | SendState::Reset)
     }
+}
+
+fn is_inside(write: &Write, window: &Window) -> bool {
+    let base = (u64::from(window.lease.slab.0) << 32) | u64::from(window.lease.offset);
+    let end = base + window.lease.size();
+    write.address >= base && write.address + write.bytes.len() as u64 <= end
 }
 
 fn copy(memory: &mut [Vec<u8>], piece: &Piece, bytes: &[u8]) {

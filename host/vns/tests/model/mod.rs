@@ -8,7 +8,7 @@ pub mod network;
 pub mod random;
 
 use host::Host;
-use network::{Channel, side};
+use network::{Channel, Fenced, side};
 use random::Random;
 
 pub struct Model {
@@ -16,6 +16,7 @@ pub struct Model {
     pub random: Random,
     pub hosts: [Host; 2],
     pub channels: Vec<Channel>,
+    fenced: Vec<Fenced>,
     next_channel: u16,
     pub messages: u64,
 }
@@ -52,6 +53,7 @@ impl Model {
             random: Random::new(seed),
             hosts: [host(Role::Client), host(Role::Server)],
             channels: (0..shape.channels).map(Channel::new).collect(),
+            fenced: Vec::new(),
             next_channel: shape.channels,
             messages: 0,
         }
@@ -63,6 +65,10 @@ impl Model {
         if self.random.once_in(3) {
             let host = self.random.index(2);
             self.pump(host);
+        }
+        if !self.fenced.is_empty() && self.random.once_in(8) {
+            let (fenced, who) = (self.random.index(self.fenced.len()), self.random.index(2));
+            self.replay(fenced, who);
         }
         let channel = self.random.index(self.channels.len());
         let direction = self.random.index(2);
@@ -82,7 +88,7 @@ impl Model {
     /// The first message of one direction arrives, or some WRITEs do.
     pub fn deliver(&mut self, channel: usize, from: usize) -> bool {
         let Some(channel) = self.channels.get_mut(channel) else { return false };
-        if channel.blocked || !channel.alive {
+        if channel.blocked || channel.stalled || !channel.alive {
             return false;
         }
         let early = self.random.once_in(3);
@@ -115,35 +121,74 @@ impl Model {
         true
     }
 
-    /// A Channel dies: what is on its way is lost, what was handled but not acknowledged will come
-    /// twice.
-    pub fn kill(&mut self, at: usize) {
-        let mut dead = self.channels.swap_remove(at);
+    /// A Channel dies and is fenced: some of what is on its way arrives before its queue pairs are destroyed,
+    /// the rest is lost. Each side hears of it in its own time.
+    pub fn fence(&mut self, at: usize) {
+        (self.channels[at].blocked, self.channels[at].stalled) = (false, false);
+        for from in 0..2 {
+            let arrive = self.random.index(self.channels[at].directions[from].on_the_way.len() + 1);
+            for _ in 0..arrive {
+                self.deliver(at, from);
+            }
+        }
+        let channel = self.channels.swap_remove(at);
+        let mut reports = [0; 2];
         for role in [Role::Client, Role::Server] {
-            let direction = &mut dead.directions[side(role)];
             let receiver = &mut self.hosts[1 - side(role)];
-            for message in &direction.on_the_way {
+            for message in &channel.directions[side(role)].on_the_way {
                 for write in &message.writes {
                     if self.random.once_in(2) {
                         receiver.land(write);
                     }
                 }
             }
+            // A peer may report less than it has processed.
+            let report = channel.report(role, receiver.streams.has_refusals(channel.id));
+            reports[side(role)] = if self.random.once_in(4) { 0 } else { report };
         }
-        for role in [Role::Client, Role::Server] {
-            let host = &mut self.hosts[side(role)];
-            for (_, carried) in &dead.directions[side(role)].unacknowledged {
-                carried.iter().for_each(|c| host.streams.on_lost(c));
+        self.fenced.push(Fenced { channel, reports, replayed: [false; 2] });
+    }
+
+    /// One side hears that a Channel is fenced. When both have, there is another in its place.
+    pub fn replay(&mut self, fenced: usize, who: usize) {
+        let Fenced { channel, reports, replayed } = &mut self.fenced[fenced];
+        let host = &mut self.hosts[who];
+        if !std::mem::replace(&mut replayed[who], true) {
+            for (number, carried) in &channel.directions[who].unacknowledged {
+                for item in carried {
+                    if *number <= reports[who] {
+                        host.streams.on_confirmed(item);
+                    } else {
+                        host.streams.on_lost(item);
+                    }
+                }
             }
-            host.streams.on_channel_lost(dead.id);
+            host.streams.on_channel_lost(channel.id);
         }
-        self.channels.push(Channel::new(self.next_channel));
-        self.next_channel += 1;
+        if *replayed == [true; 2] {
+            self.fenced.swap_remove(fenced);
+            self.channels.push(Channel::new(self.next_channel));
+            self.next_channel += 1;
+        }
+    }
+
+    /// A Channel dies, and both sides hear of it at once.
+    pub fn kill(&mut self, at: usize) {
+        self.fence(at);
+        self.replay_all();
+    }
+
+    fn replay_all(&mut self) {
+        while !self.fenced.is_empty() {
+            let who = self.random.index(2);
+            self.replay(0, who);
+        }
     }
 
     /// Runs until nothing is to be said any more. Returns the number of messages it took.
     pub fn settle(&mut self) -> u64 {
-        self.channels.iter_mut().for_each(|c| c.blocked = false);
+        self.channels.iter_mut().for_each(|c| (c.blocked, c.stalled) = (false, false));
+        self.replay_all();
         let before = self.messages;
         for _ in 0..200_000 {
             for host in 0..2 {

@@ -32,6 +32,7 @@ impl Parcel {
 /// Bytes on their way into the peer's memory.
 #[derive(Debug)]
 pub struct Write {
+    pub stream: u32,
     pub address: u64,
     pub bytes: Vec<u8>,
 }
@@ -67,9 +68,22 @@ pub struct Direction {
 pub struct Channel {
     pub id: ChannelId,
     pub alive: bool,
+    /// Nothing can be sent, and nothing arrives.
     pub blocked: bool,
+    /// What is sent does not arrive.
+    pub stalled: bool,
     /// From the client, from the server.
     pub directions: [Direction; 2],
+}
+
+/// A Channel that is fenced on both sides.
+#[derive(Debug)]
+pub struct Fenced {
+    pub channel: Channel,
+    /// How many messages of the client, and of the server, were processed for good.
+    pub reports: [u64; 2],
+    /// Whether the client, and the server, have sent again what was lost.
+    pub replayed: [bool; 2],
 }
 
 pub fn side(role: Role) -> usize {
@@ -82,6 +96,7 @@ impl Channel {
             id: ChannelId(id),
             alive: true,
             blocked: false,
+            stalled: false,
             directions: [Direction::default(), Direction::default()],
         }
     }
@@ -106,6 +121,17 @@ impl Channel {
             .unacknowledged
             .iter()
             .any(|(number, _)| *number > reverse.acknowledged && *number <= reverse.processed)
+    }
+
+    /// How many messages `from` may forget when the Channel is fenced: none if it could then take for
+    /// processed what was refused.
+    pub fn report(&self, from: Role, refusals_wait: bool) -> u64 {
+        let reverse = &self.directions[1 - side(from)];
+        let mut unacknowledged = reverse.unacknowledged.iter().flat_map(|(_, carried)| carried);
+        if refusals_wait || unacknowledged.any(Carried::is_refusal) {
+            return 0;
+        }
+        self.directions[side(from)].processed
     }
 
     pub fn is_quiet(&self) -> bool {
