@@ -230,6 +230,7 @@ impl Command {
     pub(crate) fn default_poller(&self) -> Poller {
         match self {
             Self::Engine(_) => Poller::Dedicated,
+            Self::Perf(perf) => perf.tool.default_poller(),
             _ => Poller::Inline,
         }
     }

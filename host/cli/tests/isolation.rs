@@ -10,23 +10,31 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 
 const LINK: [&str; 5] = ["perf", "isolation", "--local", "--link", "rate=1gbit,delay=5us"];
+/// Of each run.
+const SECONDS: f64 = 0.3;
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 fn check(stack: &Value, link_gbps: f64) {
-    assert_eq!(keys(stack), ["alone", "beside", "bulk_share", "p99_ratio"]);
+    assert_eq!(keys(stack), ["alone", "beside", "bulk_share", "link_share", "p99_ratio"]);
     let number = |run: &str, name: &str| stack[run][name].as_f64().unwrap();
     for run in ["alone", "beside"] {
-        assert_eq!(keys(&stack[run]), ["bulk_gbps", "p50_us", "p999_us", "p99_us"]);
+        let expected = ["bulk_gbps", "p50_us", "p999_us", "p99_us", "ping_gbps", "pings"];
+        assert_eq!(keys(&stack[run]), expected);
+        let sent = number(run, "pings") * 4096.0 * 8.0 / SECONDS / 1e9;
+        assert!(sent > 0.0 && (number(run, "ping_gbps") - sent).abs() < 1e-9, "{stack}");
         assert!(number(run, "p50_us") > 0.0, "{stack}");
         assert!(number(run, "p999_us") >= number(run, "p99_us"), "{stack}");
     }
     assert_eq!(number("alone", "bulk_gbps"), 0.0);
     let bulk = number("beside", "bulk_gbps");
     assert!(bulk > 0.0 && bulk < 1.1 * link_gbps, "{bulk} Gb/s over {link_gbps} Gb/s");
-    assert!((stack["bulk_share"].as_f64().unwrap() - bulk / link_gbps).abs() < 1e-9);
+    let share = |name: &str| stack[name].as_f64().unwrap();
+    assert!((share("bulk_share") - bulk / link_gbps).abs() < 1e-9);
+    let all = bulk + number("beside", "ping_gbps");
+    assert!((share("link_share") - all / link_gbps).abs() < 1e-9);
     let ratio = number("beside", "p99_us") / number("alone", "p99_us");
     assert!((stack["p99_ratio"].as_f64().unwrap() - ratio).abs() < 1e-9);
 }
@@ -36,20 +44,27 @@ fn isolation_has_one_form() {
     let (code, output, errors) = run(&[&LINK[..], &["-D", "0.3", "--json"]].concat());
     assert_eq!(code, 0, "{errors}");
     let report: Value = serde_json::from_str(&output).unwrap();
-    let expected = [
+    let mut expected = vec![
         "bulk_size",
         "bulk_streams",
         "channels",
         "duration_s",
         "idle",
+        "interval_us",
         "latency_channels",
         "link",
         "netchannel",
         "poller",
+        "processors",
         "size",
         "tool",
     ];
+    if report["processors"].is_null() {
+        // There is one.
+        expected.retain(|key| *key != "processors");
+    }
     assert_eq!(keys(&report), expected);
+    assert_eq!((&report["poller"], &report["interval_us"]), (&"dedicated".into(), &1000.0.into()));
     assert_eq!(
         (&report["size"], &report["bulk_size"], &report["idle"]),
         (&4096.into(), &10_000_000.into(), &"sleep".into())

@@ -58,6 +58,8 @@ pub(crate) struct Counters {
 pub(crate) struct EngineCounters {
     /// Poll passes.
     pub(crate) polls: Counter,
+    /// Applications' threads that were woken.
+    pub(crate) woken: Counter,
     /// Streams and sessions on it now.
     pub(crate) streams: Counter,
     pub(crate) sessions: Counter,

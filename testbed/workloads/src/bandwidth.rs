@@ -38,19 +38,18 @@ pub fn send(connections: Vec<Box<dyn Connection>>, load: &Load) -> Result<Moved>
     per_thread(connections, |connection, _| send_one(connection, load))
 }
 
-/// Writes pieces of `size` bytes on every connection until `over`, then finishes and closes them.
+/// Writes `buffer` again and again on every connection until `over`, then finishes and closes them.
 pub fn send_until(
     connections: Vec<Box<dyn Connection>>,
-    size: usize,
+    buffer: &[u8],
     over: &AtomicBool,
 ) -> Result<Moved> {
     per_thread(connections, |mut connection, _| {
-        let buffer = pattern(size);
         let start = Instant::now();
         let mut bytes = 0;
         while !over.load(Ordering::Relaxed) {
-            connection.write_all(&buffer).context("write to a bulk stream")?;
-            bytes += size as u64;
+            connection.write_all(buffer).context("write to a bulk stream")?;
+            bytes += buffer.len() as u64;
         }
         let moved = Moved { bytes, elapsed: start.elapsed() };
         connection.finish().context("finish a bulk stream")?;

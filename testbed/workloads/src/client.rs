@@ -115,10 +115,12 @@ impl Client {
             (Tool::Bandwidth, _) => bandwidth::send(connections, &spec.load).map(|_| None),
             (Tool::Latency, None) => latency::ping(connections, &spec.load).map(Some),
             (Tool::Latency, Some(bulk)) => {
+                // Before the server's clock starts with the first of them.
+                let buffer = bandwidth::pattern(bulk.size);
                 let writers = (0..bulk.streams)
                     .map(|_| transport.connect_bulk(address))
                     .collect::<Result<Vec<_>>>()?;
-                ping_beside(connections, &spec.load, writers, bulk.size).map(Some)
+                ping_beside(connections, &spec.load, writers, &buffer).map(Some)
             }
         }
     }
@@ -146,11 +148,11 @@ fn ping_beside(
     connections: Vec<Box<dyn Connection>>,
     load: &Load,
     writers: Vec<Box<dyn Connection>>,
-    size: usize,
+    buffer: &[u8],
 ) -> Result<HalfRoundTrips> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let bulk = scope.spawn(|| bandwidth::send_until(writers, size, &over));
+        let bulk = scope.spawn(|| bandwidth::send_until(writers, buffer, &over));
         std::thread::sleep(RAMP);
         let measured = latency::ping(connections, load);
         over.store(true, Ordering::Relaxed);

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, RunReport};
 use crate::error::{Error, Result};
-use crate::rounds::Figure;
-use crate::spec::{Bulk, Load, RunSpec};
+use crate::spec::{Amount, Bulk, Load, RunSpec};
 use crate::transport::Transport;
 
 /// One run.
@@ -20,6 +19,10 @@ pub struct Figures {
     pub p999_us: f64,
     /// Gigabits (10^9) per second that the applications at the end of the bulk streams read.
     pub bulk_gbps: f64,
+    /// Round trips that were measured.
+    pub pings: u64,
+    /// Gigabits per second that the latency stream sent in each direction.
+    pub ping_gbps: f64,
 }
 
 /// One stack.
@@ -34,6 +37,9 @@ pub struct Isolation {
     /// What the bulk streams got of the link's rate, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bulk_share: Option<f64>,
+    /// What all payload got of it, that of the latency stream included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_share: Option<f64>,
 }
 
 impl Isolation {
@@ -50,24 +56,32 @@ impl Isolation {
             let load = Load { bulk, ..spec.load.clone() };
             client.run(&RunSpec { load, ..spec.clone() }, start()?)
         };
-        let alone = Figures::of(&run(None)?, false)?;
-        let beside = Figures::of(&run(Some(bulk))?, true)?;
+        let alone = Figures::of(&run(None)?, &spec.load, false)?;
+        let beside = Figures::of(&run(Some(bulk))?, &spec.load, true)?;
         Ok(Self {
             alone,
             beside,
             p99_ratio: beside.p99_us / alone.p99_us,
             bulk_share: link_gbps.map(|link| beside.bulk_gbps / link),
+            link_share: link_gbps.map(|link| (beside.bulk_gbps + beside.ping_gbps) / link),
         })
     }
 }
 
 impl Figures {
-    fn of(run: &RunReport, bulk: bool) -> Result<Self> {
-        let times = run.half_round_trips.map(Figure::from);
-        let Some(Figure::Latency { p50_us, p99_us, p999_us }) = times else {
-            return Err(Error::Invalid("an isolation run measures latency".into()));
+    fn of(run: &RunReport, load: &Load, bulk: bool) -> Result<Self> {
+        let (Some(times), Amount::Duration(duration)) = (run.half_round_trips, load.amount) else {
+            return Err(Error::Invalid("an isolation run measures latency for a time".into()));
         };
-        let bulk_gbps = if bulk { run.moved.gbps() } else { 0.0 };
-        Ok(Self { p50_us, p99_us, p999_us, bulk_gbps })
+        let micros = |nanos: u64| nanos as f64 / 1e3;
+        let ping_bits = (times.count * load.size as u64) as f64 * 8.0;
+        Ok(Self {
+            p50_us: micros(times.p50_ns),
+            p99_us: micros(times.p99_ns),
+            p999_us: micros(times.p999_ns),
+            bulk_gbps: if bulk { run.moved.gbps() } else { 0.0 },
+            pings: times.count,
+            ping_gbps: ping_bits / duration.as_secs_f64() / 1e9,
+        })
     }
 }

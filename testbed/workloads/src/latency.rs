@@ -13,6 +13,8 @@ use crate::transport::Connection;
 
 /// Round trips before the first that counts: caches, branch predictors, sleeping cores.
 const WARM_UP: u64 = 1000;
+/// The same where every one begins a set time after the one before.
+const PACED_WARM_UP: u64 = 100;
 /// Longest half round trip that is told apart, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
 
@@ -86,9 +88,14 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     pub(crate) fn new(amount: Amount) -> Self {
+        Self::after(WARM_UP, amount)
+    }
+
+    /// Begins to count after `warm_up` round trips.
+    fn after(warm_up: u64, amount: Amount) -> Self {
         let warm_up = match amount {
-            Amount::Iterations(count) => WARM_UP.min(count),
-            Amount::Duration(_) => WARM_UP,
+            Amount::Iterations(count) => warm_up.min(count),
+            Amount::Duration(_) => warm_up,
         };
         Self { warm_up, amount, counted_from: None, counted: 0 }
     }
@@ -124,11 +131,15 @@ fn ping_one(
     let mut message = pattern(load.size);
     let mut answer = vec![0; load.size];
     let mut histogram = histogram();
-    let mut schedule = Schedule::new(load.amount);
+    let paced = !load.interval.is_zero();
+    let mut schedule = Schedule::after(if paced { PACED_WARM_UP } else { WARM_UP }, load.amount);
     let stamp = load.size.min(8);
     let mut sequence = 0u64;
     let mut before = Instant::now();
     loop {
+        if paced {
+            before = pause(before + load.interval);
+        }
         sequence += 1;
         message[..stamp].copy_from_slice(&sequence.to_le_bytes()[..stamp]);
         connection.write_all(&message).context("write to the stream")?;
@@ -142,11 +153,22 @@ fn ping_one(
             Some(false) => {}
             None => break,
         }
-        before = now;
+        if !paced {
+            before = now;
+        }
     }
     connection.finish().context("finish the stream")?;
     connection.close().context("close the stream")?;
     Ok(histogram)
+}
+
+/// Sleeps until `due`, if that is still to come; returns the time.
+fn pause(due: Instant) -> Instant {
+    let rest = due.saturating_duration_since(Instant::now());
+    if !rest.is_zero() {
+        std::thread::sleep(rest);
+    }
+    Instant::now()
 }
 
 fn echo_one(mut connection: Box<dyn Connection>, size: usize) -> Result<u64> {

@@ -10,6 +10,7 @@
 //! - [`child`]: processes of one's own program, for runs that need two.
 //! - [`control`], [`server`], [`client`]: two hosts agree on runs.
 //! - [`local`]: a server as another process of this host.
+//! - [`processors`]: half of them for each of two processes that stand for two hosts.
 //! - [`baseline`]: TCP and the limits prepared for comparison.
 //! - [`rounds`]: interleaved rounds, medians, paired ratios.
 //! - [`compare`]: a whole comparison. [`report`]: its result, as JSON.
@@ -32,6 +33,7 @@ pub mod limits;
 pub mod local;
 pub mod netchannel;
 pub mod polling;
+pub mod processors;
 pub mod report;
 pub mod rounds;
 pub mod server;

@@ -123,6 +123,7 @@ fn spec(tool: Tool, size: usize, amount: Amount, spin: bool) -> RunSpec {
             zero_copy: false,
             bulk: None,
             fail_channel_every: None,
+            interval: Duration::ZERO,
         },
         engine: EngineSettings::default(),
         tcp: TcpSettings { spin, ..TcpSettings::default() },

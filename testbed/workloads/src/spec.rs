@@ -51,6 +51,10 @@ pub struct Load {
     pub streams: u16,
     /// Whether the receiver compares every byte.
     pub verify: bool,
+    /// A message begins this long after the one before, or as soon as that is answered if it takes longer
+    /// (latency); zero is without a pause.
+    #[serde(default)]
+    pub interval: Duration,
     /// Whether NetChannel's applications make and use their bytes in the stack's memory (bandwidth).
     #[serde(default)]
     pub zero_copy: bool,

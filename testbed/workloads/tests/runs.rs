@@ -39,6 +39,7 @@ fn spec(tool: Tool, size: usize, amount: Amount) -> RunSpec {
             zero_copy: false,
             bulk: None,
             fail_channel_every: None,
+            interval: Duration::ZERO,
         },
         engine: EngineSettings::default(),
         tcp: TcpSettings::default(),

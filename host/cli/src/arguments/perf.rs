@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use netchannel::{Class, Idle};
+use netchannel::{Class, Idle, Poller};
 
 use crate::arguments::class;
 use crate::arguments::engine::{AttachArgs, EngineArgs};
@@ -58,7 +58,14 @@ Examples:
 
 Between two processes of this host, over the NIC in memory with a model of a link: half round trips
 of a latency stream, first alone, then beside bulk streams of 10 MB writes to the same host. In
-JSON each stack has `alone` and `beside`, each with p50_us, p99_us, p999_us and bulk_gbps.
+JSON each stack has `alone` and `beside`, each with p50_us, p99_us, p999_us, bulk_gbps, and what the
+latency stream itself sent: pings, ping_gbps.
+
+The latency stream sends a message every --interval, as an application does that asks now and then;
+with --interval 0 it asks again as soon as it is answered, and takes a part of the link that bulk
+streams cannot have. The two processes stand for two hosts, so each runs on half of the processors,
+and a polling core of each drives the stack for its threads; --poller, --idle and
+--share-processors say otherwise.
 
 --vs tcp gives kernel TCP a link of the same rate: a network namespace with a pair of virtual
 interfaces, shaped with `tc`. That needs root; it is gone when the command ends, however it ends. A
@@ -81,6 +88,14 @@ pub(crate) struct IsolationArgs {
     /// Seconds of each of the two measurements
     #[arg(short = 'D', long, value_name = "SECONDS", default_value = "3", value_parser = quantity::seconds)]
     pub(crate) duration: Duration,
+
+    /// Time from one message of the latency stream to the next: 1ms, 200us; 0us is without a pause
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = quantity::delay)]
+    pub(crate) interval: Duration,
+
+    /// Let both processes run on all processors
+    #[arg(long)]
+    pub(crate) share_processors: bool,
 
     /// Compare with the kernel's TCP on a link of the same rate (needs root)
     #[arg(long, value_name = "STACK")]
@@ -232,6 +247,15 @@ impl PerfTool {
             // More threads than processors, as a rule: who spins takes time from who works.
             Self::Isolation(_) => Idle::Sleep,
             _ => Idle::Spin,
+        }
+    }
+
+    /// Who polls if nobody says.
+    pub(super) fn default_poller(&self) -> Poller {
+        match self {
+            // A thread that drives both classes while it waits for one stops when that is there.
+            Self::Isolation(_) => Poller::Dedicated,
+            _ => Poller::Inline,
         }
     }
 }

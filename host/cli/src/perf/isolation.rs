@@ -9,6 +9,7 @@ use netchannel_workloads::client::Client;
 use netchannel_workloads::isolation::{Figures, Isolation};
 use netchannel_workloads::local::LocalServer;
 use netchannel_workloads::netchannel::NetChannel;
+use netchannel_workloads::processors::Halves;
 use netchannel_workloads::shaped::{Shape, ShapedNetwork};
 use netchannel_workloads::spec::{Amount, Bulk, RunSpec, Stack, Tool};
 use netchannel_workloads::tcp::Tcp;
@@ -47,6 +48,8 @@ struct Report {
     link: Link,
     /// Bytes of a message of the latency stream.
     size: usize,
+    /// Time from one message to the next, in microseconds.
+    interval_us: f64,
     bulk_streams: u16,
     bulk_size: usize,
     duration_s: f64,
@@ -54,6 +57,9 @@ struct Report {
     latency_channels: u16,
     poller: String,
     idle: String,
+    /// Those of each side; absent if they share all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processors: Option<Halves>,
     netchannel: Isolation,
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<Isolation>,
@@ -73,7 +79,11 @@ pub(super) fn run(arguments: &IsolationArgs, settings: Settings) -> anyhow::Resu
     let shaped = arguments.vs.is_some().then(|| Shaped::create(&model)).transpose()?;
 
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let server = LocalServer::start(&program, &server_arguments(&settings))?;
+    let halves = match arguments.share_processors {
+        true => None,
+        false => Halves::of_this_process()?,
+    };
+    let server = start_server(&program, &server_arguments(&settings), halves.as_ref())?;
     let start = || {
         let transport = NetChannel::start(&settings.stack, &spec.engine)?;
         Ok(Box::new(transport) as Box<dyn Transport>)
@@ -83,8 +93,13 @@ pub(super) fn run(arguments: &IsolationArgs, settings: Settings) -> anyhow::Resu
     drop(client);
     server.wait()?;
 
-    let measure = |shaped: &Shaped| shaped.measure(&program, &settings, &spec, bulk, rate_gbps);
-    let tcp = shaped.as_ref().map(measure).transpose()?;
+    let tcp = match &shaped {
+        Some(shaped) => {
+            let server = shaped.server(&program, &settings, halves.as_ref())?;
+            Some(tcp(server, &spec, bulk, rate_gbps)?)
+        }
+        None => None,
+    };
     let report = Report {
         tool: "isolation",
         link: Link {
@@ -95,6 +110,7 @@ pub(super) fn run(arguments: &IsolationArgs, settings: Settings) -> anyhow::Resu
             loss: model.loss,
         },
         size: spec.load.size,
+        interval_us: arguments.interval.as_secs_f64() * 1e6,
         bulk_streams: bulk.streams,
         bulk_size: bulk.size,
         duration_s: arguments.duration.as_secs_f64(),
@@ -102,6 +118,7 @@ pub(super) fn run(arguments: &IsolationArgs, settings: Settings) -> anyhow::Resu
         latency_channels: settings.stack.latency_channels,
         poller: settings.stack.poller.to_string(),
         idle: settings.stack.idle.to_string(),
+        processors: halves,
         netchannel,
         tcp,
         tcp_link: shaped.map(|shaped| shaped.describe(&model)),
@@ -117,12 +134,38 @@ fn spec(arguments: &IsolationArgs, settings: &Settings) -> RunSpec {
     let mut spec = Plan::standard(Tool::Latency, settings.clone()).spec;
     (spec.load.size, spec.load.write_size) = (arguments.size, arguments.size);
     spec.load.amount = Amount::Duration(arguments.duration);
+    spec.load.interval = arguments.interval;
     spec
 }
 
 fn server_arguments(settings: &Settings) -> Vec<OsString> {
     let fixed = ["perf", "bw", "--with-parent", "--port=0"].map(Into::into);
     fixed.into_iter().chain(settings.arguments.iter().map(Into::into)).collect()
+}
+
+fn start_server(
+    program: &Path,
+    arguments: &[OsString],
+    halves: Option<&Halves>,
+) -> anyhow::Result<LocalServer> {
+    let start = || LocalServer::start(program, arguments);
+    Ok(halves.map_or_else(start, |halves| halves.start_there(start))?)
+}
+
+/// Measures kernel TCP against a server at the other end of its link.
+fn tcp(
+    server: LocalServer,
+    spec: &RunSpec,
+    bulk: Bulk,
+    rate_gbps: Option<f64>,
+) -> anyhow::Result<Isolation> {
+    let spec = RunSpec { stack: Stack::Tcp, ..spec.clone() };
+    let start = || Ok(Box::new(Tcp::new(spec.tcp.clone(), None)) as Box<dyn Transport>);
+    let mut client = Client::connect(server.address())?;
+    let measured = Isolation::measure(&mut client, &spec, bulk, rate_gbps, &start)?;
+    drop(client);
+    server.wait()?;
+    Ok(measured)
 }
 
 /// Kernel TCP's link, which goes when this does, or when a signal ends the program.
@@ -144,26 +187,17 @@ impl Shaped {
         Ok(Self { network, _cleanup: cleanup })
     }
 
-    fn measure(
+    fn server(
         &self,
         program: &Path,
         settings: &Settings,
-        spec: &RunSpec,
-        bulk: Bulk,
-        rate_gbps: Option<f64>,
-    ) -> anyhow::Result<Isolation> {
+        halves: Option<&Halves>,
+    ) -> anyhow::Result<LocalServer> {
         let (runner, mut arguments) = self.network.prefix();
         arguments.push(program.into());
         arguments.extend(server_arguments(settings));
         arguments.push(format!("--bind={}", self.network.server_address()).into());
-        let server = LocalServer::start(Path::new(runner), &arguments)?;
-        let spec = RunSpec { stack: Stack::Tcp, ..spec.clone() };
-        let start = || Ok(Box::new(Tcp::new(spec.tcp.clone(), None)) as Box<dyn Transport>);
-        let mut client = Client::connect(server.address())?;
-        let measured = Isolation::measure(&mut client, &spec, bulk, rate_gbps, &start)?;
-        drop(client);
-        server.wait()?;
-        Ok(measured)
+        start_server(Path::new(runner), &arguments, halves)
     }
 
     fn describe(&self, model: &LinkModel) -> String {
@@ -186,8 +220,15 @@ impl Shaped {
 fn show(report: &Report) -> String {
     let rate = report.link.rate_gbps.map_or("no limit".into(), |rate| format!("{rate} Gb/s"));
     let mut text = format!(
-        "Link: {rate}, {} us of delay; messages of {} bytes; {} bulk streams of {} byte writes\n\n",
-        report.link.delay_us, report.size, report.bulk_streams, report.bulk_size
+        "Link: {rate}, {} us of delay; messages of {} bytes, {} us apart; {} bulk streams of {} \
+         byte writes. NetChannel: poller {}, idle {}.\n\n",
+        report.link.delay_us,
+        report.size,
+        report.interval_us,
+        report.bulk_streams,
+        report.bulk_size,
+        report.poller,
+        report.idle
     );
     let head = ["", "t_typical[usec]", "99%[usec]", "99.9%[usec]", "bulk[Gb/sec]"];
     let mut rows = vec![head.map(String::from).to_vec()];
@@ -200,7 +241,12 @@ fn show(report: &Report) -> String {
     text += "\n";
     for (name, stack) in stacks.iter().filter_map(|(name, stack)| Some((name, (*stack)?))) {
         let share = stack.bulk_share.map_or(String::new(), |share| {
-            format!("; bulk streams got {:.1} % of the link", share * 100.0)
+            let all = stack.link_share.unwrap_or(share);
+            format!(
+                "; bulk streams got {:.1} % of the link, all {:.1} %",
+                share * 100.0,
+                all * 100.0
+            )
         });
         text += &format!(
             "{name}: the 99 % value beside bulk streams is {:.2} x that alone{share}.\n",
@@ -214,7 +260,7 @@ fn show(report: &Report) -> String {
 }
 
 fn row(name: String, figures: &Figures) -> Vec<String> {
-    let Figures { p50_us, p99_us, p999_us, bulk_gbps } = figures;
+    let Figures { p50_us, p99_us, p999_us, bulk_gbps, .. } = figures;
     let values = [p50_us, p99_us, p999_us].map(|us| format!("{us:.2}"));
     [vec![name], values.to_vec(), vec![format!("{bulk_gbps:.3}")]].concat()
 }

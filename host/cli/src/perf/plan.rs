@@ -83,6 +83,7 @@ impl Plan {
                 bulk: None,
                 zero_copy: false,
                 fail_channel_every: None,
+                interval: Duration::ZERO,
             },
             engine: EngineSettings::of(&settings.stack, class),
             tcp: TcpSettings { spin, ..TcpSettings::default() },

@@ -32,50 +32,57 @@ impl<C: Context> Engine<C> {
             // The waker's half of the sleeper protocol: publish, fence, look for sleepers. The
             // sleeper: note itself, fence, look again. One fence for the batch.
             fence(std::sync::atomic::Ordering::SeqCst);
+            let mut woken = 0;
             for id in touched.drain(..) {
                 if let Some(entry) = session.table.get(&id.0) {
-                    tell(&self.ports, &mut self.lists, entry);
+                    woken += tell(&self.ports, &mut self.lists, entry);
                 }
             }
+            self.shared.counters.woken.add(woken);
         }
         self.touched = touched;
         self.collect_closed(slot);
     }
 }
 
-/// Tells whoever waits for this stream, or wants to hear of it. After a fence.
-pub(super) fn tell(ports: &[EnginePort], lists: &mut [Option<EngineList>], stream: &EngineStream) {
+/// Tells whoever waits for this stream, or wants to hear of it. After a fence. Returns how many
+/// threads it woke.
+pub(super) fn tell(
+    ports: &[EnginePort],
+    lists: &mut [Option<EngineList>],
+    stream: &EngineStream,
+) -> u64 {
+    let mut woken = 0;
     if let Some(watchers) = &stream.watchers {
         watchers.tell(stream.cell.state(), |number, name| {
             let list = lists.get_mut(number as usize).and_then(Option::as_mut);
             if let Some(list) = list.filter(|list| list.application() == stream.application) {
                 list.push(name);
-                wake(ports, stream.application, list.waiter());
+                woken += wake(ports, stream.application, list.waiter());
             }
         });
     }
-    wake_waiters(ports, stream);
+    woken + wake_waiters(ports, stream)
 }
 
 /// Wakes the threads that wait for this stream.
-fn wake_waiters(ports: &[EnginePort], stream: &EngineStream) {
+fn wake_waiters(ports: &[EnginePort], stream: &EngineStream) -> u64 {
     let waiters = &stream.cell.state().application;
-    for waiter in [&waiters.read_waiter, &waiters.write_waiter] {
-        wake(ports, stream.application, waiter);
-    }
+    let waiters = [&waiters.read_waiter, &waiters.write_waiter];
+    waiters.into_iter().map(|waiter| wake(ports, stream.application, waiter)).sum()
 }
 
-fn wake(ports: &[EnginePort], application: ApplicationId, waiter: &AtomicU32) {
+fn wake(ports: &[EnginePort], application: ApplicationId, waiter: &AtomicU32) -> u64 {
     if waiter.load(Relaxed) == 0 {
-        return;
+        return 0;
     }
     let number = waiter.swap(0, AcqRel);
-    if let Some(port) = ports.iter().find(|p| p.shared.number == number)
-        && port.application() == application
-        && let Err(error) = port.shared.wake.notify()
-    {
+    let port = ports.iter().find(|p| p.shared.number == number);
+    let Some(port) = port.filter(|port| port.application() == application) else { return 0 };
+    if let Err(error) = port.shared.wake.notify() {
         tracing::warn!(%error, "cannot wake an application thread");
     }
+    1
 }
 
 impl<C: Context> Session<C> {

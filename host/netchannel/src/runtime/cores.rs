@@ -73,6 +73,23 @@ pub(super) struct Cores {
     next_look: AtomicU64,
     /// Groups that changed cores.
     pub(super) moves: Counter,
+    /// Processors that this process had at its start.
+    processors: usize,
+    /// Applications' threads that watch memory while polling cores poll for them.
+    watching: AtomicUsize,
+}
+
+/// The right of a thread to spin while it waits.
+pub(super) struct Place<'a> {
+    taken: Option<&'a AtomicUsize>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(places) = self.taken {
+            places.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 struct State {
@@ -86,7 +103,8 @@ struct State {
 
 impl Cores {
     pub(super) fn new(groups: usize, idle: Idle) -> Result<Self, Error> {
-        let most = processors().clamp(1, MAX_CORES).min(groups);
+        let processors = processors();
+        let most = processors.clamp(1, MAX_CORES).min(groups);
         let report = PollerReport::inline(idle);
         Ok(Self {
             all: (0..most).map(|_| Core::new()).collect::<Result<_, _>>()?,
@@ -101,7 +119,29 @@ impl Cores {
             next_look: AtomicU64::new(0),
             balance: Mutex::new(Balance::new(groups)),
             moves: Counter::default(),
+            processors,
+            watching: AtomicUsize::new(0),
         })
+    }
+
+    /// Whether a thread that has to wait may spin. Who drives an engine itself may. Who waits for a
+    /// polling core may if there is a processor for it beside those of the cores and of the others who
+    /// do so, and one that is left to everything else: without, it would hold up the thread that it
+    /// waits for.
+    pub(super) fn let_spin(&self) -> Option<Place<'_>> {
+        let cores = self.count();
+        if cores == 0 {
+            return Some(Place { taken: None });
+        }
+        let places = places_beside(cores, self.processors);
+        let one_more = |taken| (taken < places).then_some(taken + 1);
+        let taken = self.watching.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.ok().map(|_| Place { taken: Some(&self.watching) })
+    }
+
+    /// Whether polling cores and applications' threads have to take turns on the processors.
+    pub(super) fn is_crowded(&self) -> bool {
+        places_beside(self.count(), self.processors) == 0
     }
 
     pub(super) fn count(&self) -> usize {
@@ -144,6 +184,12 @@ impl Cores {
         SPINNING.fetch_add(spinning, Ordering::Relaxed);
         SPINNING.fetch_sub(std::mem::replace(&mut state.spinning, spinning), Ordering::Relaxed);
     }
+}
+
+/// Threads that may spin beside `cores` polling cores: the machine keeps a processor for everything
+/// else.
+fn places_beside(cores: usize, processors: usize) -> usize {
+    processors.saturating_sub(cores + 1)
 }
 
 /// Processors that this process may use.
@@ -236,6 +282,13 @@ impl RuntimeInner {
         Ok(state.report.clone())
     }
 
+    /// Whether a thread that copies for long may keep a polling core from its processor, where bulk
+    /// bytes are to delay others but little.
+    pub(super) fn delays_by_copying(&self) -> bool {
+        let polled = self.cores.count() > 0;
+        polled && self.cores.is_crowded() && self.shared.budget.get().is_some()
+    }
+
     /// Gives groups to cores, or to nobody. Takes effect at the next pass of each.
     fn assign(&self, core_of: impl Fn(GroupId) -> Option<usize>) {
         for group in &self.groups {
@@ -305,6 +358,23 @@ mod tests {
         assert_eq!(spin(1, 2, 0), (1, Idle::Spin));
         assert_eq!(spin(1, 2, 1), (1, Idle::Sleep), "polls, but does not spin");
         assert_eq!(spin(1, 1, 0), (1, Idle::Sleep));
+    }
+
+    #[test]
+    fn who_waits_for_a_polling_core_spins_only_on_a_processor_that_is_free() {
+        let mut cores = Cores::new(4, Idle::Spin).unwrap();
+        cores.processors = 4;
+        assert!(cores.let_spin().is_some(), "nobody else polls");
+        assert!(!cores.is_crowded());
+        cores.count.store(1, Ordering::Relaxed);
+        let first = cores.let_spin();
+        assert!(first.is_some() && cores.let_spin().is_some());
+        let second = cores.let_spin();
+        assert!(second.is_some() && cores.let_spin().is_none(), "one processor is left to others");
+        drop((first, second));
+        assert!(cores.let_spin().is_some());
+        cores.processors = 2;
+        assert!(cores.let_spin().is_none() && cores.is_crowded());
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::shared::{Command, StreamSeed, lock};
 use crate::signal::Signal;
 use crate::stream::StreamInfo;
 
+/// Some microseconds of copying, a fraction of the delay that bulk bytes may cause at a port.
+const SHORT_COPY: u64 = 64 << 10;
+
 /// An engine, in this process or in another.
 #[derive(Clone)]
 pub(crate) enum Reach {
@@ -100,6 +103,15 @@ impl Reach {
         match self {
             Self::Here(keeper) => keeper.inner.config.window,
             Self::There(attachment) => attachment.largest_window(),
+        }
+    }
+
+    /// Bytes that an application's thread should copy in one go at most: the polling core may have
+    /// to wait for its processor meanwhile.
+    pub(crate) fn longest_copy(&self) -> u64 {
+        match self {
+            Self::Here(keeper) if keeper.inner.delays_by_copying() => SHORT_COPY,
+            Self::Here(_) | Self::There(_) => u64::MAX,
         }
     }
 

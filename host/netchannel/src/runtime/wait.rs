@@ -1,7 +1,7 @@
 //! What a thread does that must wait.
 //!
 //! It drives the engine that it waits for, and the others now and then, or watches memory while
-//! polling cores do that; with
+//! polling cores do that and there is a processor to do it on; with
 //! [`Idle::Sleep`] it sleeps after a short while. Before it sleeps it notes itself where the
 //! engine looks after publishing, and looks once more itself: flag, fence, re-check, sleep.
 
@@ -76,7 +76,9 @@ impl Keeper {
         deadline: Option<Timestamp>,
     ) -> Result<Waited, Error> {
         let inner = &*self.inner;
-        if inner.poll_for(what, deadline) == Some(Waited::Ready) {
+        if let Some(_place) = inner.cores.let_spin()
+            && inner.poll_for(what, deadline) == Some(Waited::Ready)
+        {
             return Ok(Waited::Ready);
         }
         if deadline.is_some_and(|at| now() >= at) {

@@ -87,7 +87,7 @@ impl SendHalf {
             }
             let enough = match larger && wanted / WORTHWHILE >= size {
                 true => size,
-                false => (len as u64).min(size / WORTHWHILE),
+                false => (len as u64).min(size / WORTHWHILE).min(self.shared.keeper.longest_copy()),
             };
             if free < enough.max(1) {
                 self.shared.application().room_wanted.store(enough as u32, Relaxed);

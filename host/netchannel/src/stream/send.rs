@@ -193,7 +193,8 @@ impl SendHalf {
             return Ok(taken);
         }
         let Some(space) = self.claim(bytes.len())? else { return Ok(0) };
-        let len = bytes.len().min(space.len());
+        let longest = usize::try_from(self.shared.keeper.longest_copy()).unwrap_or(usize::MAX);
+        let len = bytes.len().min(space.len()).min(longest);
         // SAFETY: the space is ours until it is committed, and nobody reads it before that.
         let (first, second) = unsafe { space.as_mut_slices() };
         let cut = len.min(first.len());

@@ -149,10 +149,12 @@ impl Loop<'_> {
     fn pass(&self, time: Timestamp) -> bool {
         let mut reached = time;
         let mut busy = 0;
+        let mut woke = false;
         for group in self.groups() {
             group.owner.give_way();
             match group.owner.try_own() {
                 Some(mut engine) => {
+                    let woken = group.shared.counters.woken.value();
                     if engine.poll(time) {
                         // Looking in vain is no load: who spins would be busy all the time.
                         let end = now();
@@ -161,6 +163,7 @@ impl Loop<'_> {
                         busy += spent;
                         reached = end;
                     }
+                    woke |= group.shared.counters.woken.value() != woken;
                 }
                 // Set-up holds it, or the core that had it until now; that one may have lost its
                 // processor to this thread.
@@ -169,6 +172,11 @@ impl Loop<'_> {
         }
         self.core.passes.add(1);
         self.core.busy.add(busy);
+        if woke && self.inner.cores.is_crowded() {
+            // Who was woken may have no other processor to run on, and the scheduler lets who polls
+            // finish its time slice of some milliseconds first.
+            std::thread::yield_now();
+        }
         reached > time
     }
 
