@@ -1,34 +1,30 @@
 //! A Channel dies, its streams go on: fencing, replay, and a new queue pair in its place.
 //!
-//! What happens when is the business of [`Fence`], the same state machine on both sides; here is what it
-//! asks for. The control connection carries what the two say to each other: the engine leaves it in
+//! How a failure is noticed is the business of [`failures`](super::failures), what happens when that of
+//! [`Fence`], the same state machine on both sides; here is what it asks for. The control connection carries what the two say to each other: the engine leaves it in
 //! the session's [`SessionShared`](crate::shared::SessionShared), the helper thread sends it and brings
 //! the peer's words. The helper makes and connects queue pairs, too.
 
 use netchannel_channel::ChannelStats;
 use netchannel_channel::fence::{Action, Fence, State};
-use netchannel_driver::{ChannelKey, DriverError};
 use netchannel_units::{ChannelId, Duration, Timestamp};
-use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::{Context, Endpoint};
 use netchannel_vns::Carried;
 use netchannel_wire::control::{ChannelEpoch, ChannelMessage};
 
 use crate::engine::Engine;
 use crate::engine::control::SessionTerms;
+use crate::engine::failures::Silence;
 use crate::engine::session::ChannelSet;
 use crate::error::Error;
 use crate::shared::lock;
 
 /// While a queue pair is drained somebody polls this often, if nobody does anyway.
 const DRAIN_POLL: Duration = Duration::from_micros(50);
-/// While the peer owes an acknowledgement, failed sends are looked for this often: their completions
-/// wake nobody.
-pub(super) const LOOK_FOR_FAILURES: Duration = Duration::from_millis(100);
 
 /// What a session keeps to outlive its Channels. Indexed by the Channels' numbers.
 pub(crate) struct Failover {
-    fences: Vec<Fence>,
+    pub(super) fences: Vec<Fence>,
     /// Number of the group in the session, and receive slots of each of its Channels at the peer.
     group: u8,
     peer_slots: u32,
@@ -46,9 +42,7 @@ pub(crate) struct Failover {
     last_arrival: Vec<Timestamp>,
     /// Bytes that a dead Channel should have brought are waited for since then.
     gap_since: Option<Timestamp>,
-    /// Channels whose peer owes an acknowledgement: how many messages it had confirmed when that was
-    /// looked at, and since when there are no more.
-    silent: Vec<Option<(u64, Timestamp)>>,
+    pub(super) silence: Silence,
 }
 
 impl Failover {
@@ -64,7 +58,7 @@ impl Failover {
             past: vec![ChannelStats::default(); channels],
             last_arrival: vec![Timestamp::ZERO; channels],
             gap_since: None,
-            silent: vec![None; channels],
+            silence: Silence::new(channels),
         }
     }
 
@@ -79,17 +73,6 @@ impl Failover {
     pub(super) fn on_arrival(&mut self, now: Timestamp, number: usize) -> Option<Duration> {
         self.last_arrival[number] = now;
         self.gap_since.take().map(|since| now - since)
-    }
-
-    /// How long the peer has owed the next acknowledgement of a Channel.
-    fn silence(&mut self, now: Timestamp, number: usize, owed: bool, confirmed: u64) -> Duration {
-        let silent = &mut self.silent[number];
-        if !owed {
-            *silent = None;
-        } else if silent.is_none_or(|(before, _)| before != confirmed) {
-            *silent = Some((confirmed, now));
-        }
-        silent.map_or(Duration::ZERO, |(_, since)| now - since)
     }
 
     /// The peer confirmed something through a Channel.
@@ -139,102 +122,8 @@ impl Failover {
     }
 }
 
-/// What happens to Channels.
+/// What peers say of Channels.
 impl<C: Context> Engine<C> {
-    /// Fences Channels that carry nothing although nothing says that they failed: a NIC that gave up
-    /// silently. True if peers owe acknowledgements.
-    pub(super) fn look_for_silence(&mut self, now: Timestamp) -> bool {
-        // Longer than the NIC tries, and than a peer may be silent.
-        let path = self.connect_options();
-        let tries = path.ack_timeout * (u32::from(path.retries) + 1);
-        let patience = (2 * tries).max(self.config.keepalive.timeout);
-        let (mut any, mut dead) = (false, Vec::new());
-        for session in self.sessions.iter_mut().flatten().filter(|session| !session.over) {
-            for (number, key) in session.channels.iter().enumerate() {
-                let Some(channel) = self.group.channel(*key) else { continue };
-                let state = channel.state();
-                let (owed, confirmed) = (state.expects_ack(), state.stats().messages_confirmed);
-                any |= owed;
-                if session.failover.silence(now, number, owed, confirmed) >= patience {
-                    dead.push(*key);
-                }
-            }
-        }
-        for key in dead {
-            let cause = format!("nothing was acknowledged for {} ms", patience.as_millis());
-            self.on_channel_failed(now, key, &cause);
-        }
-        any
-    }
-
-    /// A Channel's queue pair failed, however that was noticed.
-    pub(super) fn on_channel_failed(&mut self, now: Timestamp, key: ChannelKey, cause: &str) {
-        let Some((slot, number)) = self.owner(key) else { return };
-        let number = usize::from(number);
-        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
-        if session.over || !session.failover.fences[number].state().has_queue_pair() {
-            return;
-        }
-        let queue_pair = self.group.channel(key).map_or(0, |c| c.queue_pair_number());
-        let id = session.numbers[number].0;
-        let cause = format!("Channel {id} (queue pair {queue_pair}): {cause}");
-        tracing::info!(peer = %session.shared.peer, %cause, "fencing a Channel");
-        if !session.failover.negotiated {
-            let error = Error::Session {
-                peer: session.shared.peer,
-                reason: format!("{cause}; the peer's version cannot replace a Channel"),
-                kind: std::io::ErrorKind::ConnectionAborted,
-            };
-            return self.fail_session(slot, error);
-        }
-        session.failover.fences[number].on_failed(&cause);
-        self.run_fence(now, slot, number, &cause);
-    }
-
-    pub(super) fn on_post_failed(
-        &mut self,
-        now: Timestamp,
-        slot: u32,
-        number: usize,
-        error: &DriverError,
-    ) {
-        let Some(Some(session)) = self.sessions.get(slot as usize) else { return };
-        if let Some(key) = session.channels.get(number).copied() {
-            self.on_channel_failed(now, key, &error.to_string());
-        }
-    }
-
-    /// The device says something.
-    pub(super) fn on_device_event(&mut self, now: Timestamp, event: AsyncEvent) {
-        let (number, cause) = match event {
-            AsyncEvent::QueuePairFatal(number) => (number, "the device says that it failed"),
-            AsyncEvent::AccessViolation(number) => {
-                (number, "the device says that the peer broke the rules")
-            }
-            AsyncEvent::LastReceiveReached(number) => {
-                self.group.on_last_receive(number);
-                (number, "the device moved it to error")
-            }
-            AsyncEvent::DeviceFatal => {
-                let reason = format!("the device {} is gone", self.context.attributes().name);
-                let source = std::io::Error::new(std::io::ErrorKind::NotConnected, reason);
-                return self.fail_all(&Error::system("using the device")(source));
-            }
-            AsyncEvent::PortActive | AsyncEvent::PortDown => {
-                return tracing::info!(?event, "port of the device");
-            }
-            // A broken completion queue says so itself when it is polled.
-            AsyncEvent::CompletionQueueFatal
-            | AsyncEvent::ReceiveQueueLimit
-            | AsyncEvent::Unknown(_) => return,
-        };
-        if let Some(key) = self.group.channel_of(number)
-            && self.group.channel(key).is_some_and(|channel| !channel.is_fencing())
-        {
-            self.on_channel_failed(now, key, cause);
-        }
-    }
-
     /// The peer said something of a Channel. False if this part of the session has no such one.
     pub(super) fn on_channel_news(
         &mut self,
@@ -272,7 +161,7 @@ impl<C: Context> Engine<C> {
 
 /// What fences ask for.
 impl<C: Context> Engine<C> {
-    fn run_fence(&mut self, now: Timestamp, slot: u32, number: usize, cause: &str) {
+    pub(super) fn run_fence(&mut self, now: Timestamp, slot: u32, number: usize, cause: &str) {
         loop {
             let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
             if session.over {
@@ -310,6 +199,7 @@ impl<C: Context> Engine<C> {
         session.drafts.remove(number);
         session.owing.remove(number);
         session.failover.draining.insert(number);
+        session.failover.silence.end(number);
         if let Err(error) = self.group.fence(now, session.channels[number]) {
             // Destroying it fences as well.
             tracing::warn!(%error, "fencing");
@@ -439,28 +329,5 @@ impl<C: Context> Engine<C> {
             }
             self.run_fence(now, slot, number, "no queue pair could be made");
         }
-    }
-
-    /// Moves the queue pair of a Channel that is up to error, as a fault would: of all of them, the
-    /// one with this number, counted around.
-    pub(super) fn break_channel(&mut self, now: Timestamp, number: usize) -> bool {
-        let sessions = self.sessions.iter().flatten().filter(|session| !session.over);
-        let up: Vec<ChannelKey> = sessions
-            .flat_map(|session| session.channels.iter().zip(&session.failover.fences))
-            .filter(|(_, fence)| fence.state() == State::Up)
-            .map(|(key, _)| *key)
-            .collect();
-        let Some(key) = up.get(number.checked_rem(up.len()).unwrap_or(0)).copied() else {
-            return false;
-        };
-        let Some(channel) = self.group.channel_mut(key) else { return false };
-        let queue_pair = channel.queue_pair_number();
-        if let Err(error) = channel.fail_queue_pair() {
-            tracing::warn!(%error, "breaking a Channel");
-            return false;
-        }
-        // No device raises this event for an error that was asked for; for any other it would.
-        self.on_device_event(now, AsyncEvent::QueuePairFatal(queue_pair));
-        true
     }
 }

@@ -9,7 +9,7 @@
 //! - [`receive`]: messages to streams.
 //! - [`transmit`]: streams to messages.
 //! - [`publish`]: streams to applications.
-//! - [`failover`]: Channels die, streams go on.
+//! - `failures`, [`failover`]: how it is noticed that a Channel dies; its streams go on.
 //! - [`direct`]: writes straight from an application's buffer.
 //! - [`doorbells`]: how applications of other processes wake the engine.
 //! - [`control`]: what the runtime asks for; [`commands`]: what applications do; [`settings`].
@@ -26,6 +26,7 @@ mod departures;
 mod direct;
 mod doorbells;
 pub(crate) mod failover;
+mod failures;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) mod harness;
 mod lending;
@@ -341,7 +342,7 @@ impl<C: Context> Engine<C> {
     /// looks.
     fn look_for_failures(&mut self, now: Timestamp) {
         self.look_at = match self.look_for_silence(now) {
-            true => now + failover::LOOK_FOR_FAILURES,
+            true => now + failures::LOOK_FOR_FAILURES,
             false => Timestamp::MAX,
         };
         self.group.look_for_failures();

@@ -31,16 +31,7 @@ impl<C: Context> Engine<C> {
         let mut events = std::mem::take(&mut self.events);
         let found = self.group.poll(now, &mut events);
         for event in events.drain(..) {
-            match event {
-                Event::Message { channel, slot, length } => {
-                    self.on_message(now, channel, slot, length);
-                    self.group.release(slot);
-                }
-                Event::Failed { channel, status } => {
-                    let cause = format!("a request completed with {status:?}");
-                    self.on_channel_failed(now, channel, &cause);
-                }
-            }
+            self.on_event(now, event);
         }
         self.events = events;
         match found {
@@ -52,7 +43,20 @@ impl<C: Context> Engine<C> {
         }
     }
 
-    fn on_message(&mut self, now: Timestamp, key: ChannelKey, slot: u32, length: u32) {
+    pub(super) fn on_event(&mut self, now: Timestamp, event: Event) {
+        match event {
+            Event::Message { channel, slot, length } => {
+                self.on_message(now, channel, slot, length);
+                self.group.release(slot);
+            }
+            Event::Failed { channel, status } => {
+                let cause = format!("a request completed with {status:?}");
+                self.on_channel_failed(now, channel, &cause);
+            }
+        }
+    }
+
+    pub(super) fn on_message(&mut self, now: Timestamp, key: ChannelKey, slot: u32, length: u32) {
         let Some((slot_of_session, number)) = self.owner(key) else { return };
         let Some(Some(session)) = self.sessions.get_mut(slot_of_session as usize) else { return };
         if session.is_over() {

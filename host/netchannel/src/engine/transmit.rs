@@ -12,7 +12,7 @@ use netchannel_wire::{Frame, StreamId};
 
 use crate::engine::Engine;
 use crate::engine::buffers::SendBuffers;
-use crate::engine::failover::LOOK_FOR_FAILURES;
+use crate::engine::failures::LOOK_FOR_FAILURES;
 use crate::engine::session::{Borrow, EngineStream, Session};
 use crate::shared::GroupShared;
 

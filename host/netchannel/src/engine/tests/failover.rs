@@ -2,6 +2,8 @@
 //! doubled or reordered, and in the end there are as many Channels as before.
 
 use super::*;
+use netchannel_driver::Event;
+
 use crate::cell::flags;
 use crate::engine::failover::Failover;
 use crate::shared::Command;
@@ -118,8 +120,34 @@ impl Host {
     }
 }
 
+/// What arrives at a host within a while, as a device brings it that has broken its promise: some messages
+/// twice, or some not at all.
+fn mishear(world: &mut World, host: usize, random: &mut Random, twice: bool) {
+    world.clock.fetch_add(20_000, Ordering::Relaxed);
+    let now = world.now();
+    let host = &mut world.hosts[host];
+    let mut events = Vec::new();
+    host.engine.group.poll(now, &mut events).unwrap();
+    for event in events {
+        if let Event::Message { channel, slot, length } = event
+            && random.below(2) == 0
+        {
+            if !twice {
+                host.engine.group.release(slot);
+                continue;
+            }
+            host.engine.on_message(now, channel, slot, length);
+        }
+        host.engine.on_event(now, event);
+    }
+}
+
 /// Ways to die.
 fn kill(world: &mut World, random: &mut Random) {
+    if random.below(9) == 0 {
+        let host = random.below(2) as usize;
+        return mishear(world, host, random, true);
+    }
     let now = world.now();
     let [a, b] = &mut world.hosts;
     let (first, second) = if random.below(2) == 0 { (a, b) } else { (b, a) };
@@ -325,7 +353,7 @@ fn on_links_that_lose_and_dawdle() {
             bytes: 500_000,
             ..Shape::default()
         });
-        assert!(outcome.failovers > 4, "{} fences", outcome.failovers);
+        assert!(outcome.failovers > 2, "{} fences", outcome.failovers);
     }
 }
 
@@ -459,4 +487,72 @@ fn nothing_is_left_of_a_thousand_dead_queue_pairs() {
     settle(&mut world);
     let fenced = world.hosts[0].shared.counters.failovers.value();
     assert!(fenced >= 1_000, "{fenced}");
+}
+
+/// A stream of one direction to its end, while `meanwhile` happens in every step.
+fn carry(world: &mut World, total: u64, mut meanwhile: impl FnMut(&mut World)) {
+    let (ours, theirs) = world.open();
+    let bytes: Vec<u8> = (0..total).map(pattern).collect();
+    let (mut written, mut consumed) = (0, 0);
+    let limit = world.now() + Duration::from_secs(60);
+    while consumed < total {
+        assert!(world.now() < limit, "stuck at {consumed} of {total}: {}", describe(world));
+        let end = bytes.len().min(written + (64 << 10));
+        written += world.write_buffered(0, &ours, written as u64, &bytes[written..end]);
+        meanwhile(world);
+        world.step();
+        world.read(1, &theirs, &mut consumed, |offset, byte| {
+            assert_eq!(byte, pattern(offset), "byte {offset}");
+        });
+    }
+}
+
+fn fences(world: &World) -> [u64; 2] {
+    world.hosts.each_ref().map(|host| host.shared.counters.failovers.value())
+}
+
+/// A device that delivers a message twice, or not at all, costs a Channel and no stream.
+#[test]
+fn messages_that_come_twice_or_never_end_a_channel_and_no_stream() {
+    for (seed, twice) in [(1, true), (2, false), (3, true), (4, false)] {
+        let mut world = World::new(seed, [fabric(); 4], 0);
+        let mut random = Random(seed);
+        let mut steps = 0;
+        carry(&mut world, 4 << 20, |world| {
+            steps += 1;
+            if steps % 50 == 0 {
+                mishear(world, steps / 50 % 2, &mut random, twice);
+            }
+            if steps > 10_000 {
+                // What never came may have been the last of its Channel.
+                world.clock.fetch_add(1_000_000, Ordering::Relaxed);
+            }
+        });
+        let [ours, theirs] = fences(&world);
+        assert!(ours > 0 && theirs > 0, "{ours} and {theirs} fences");
+        settle(&mut world);
+    }
+}
+
+/// Nothing says that a queue pair failed, and nothing comes through it: the Channel is fenced when its
+/// peer has owed an acknowledgement for longer than a device tries, and its stream goes on.
+#[test]
+fn a_silent_channel_is_fenced() {
+    // The fifth queue pair, which takes the place of the fourth, has the first link again.
+    let silent = LinkModel { delay: Duration::from_secs(1_000), ..fabric() };
+    let mut world = World::new(12, [fabric(), fabric(), fabric(), silent], 0);
+    let start = world.now();
+    carry(&mut world, 4 << 20, |world| {
+        if fences(world) == [0, 0] {
+            world.clock.fetch_add(20_000, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(fences(&world), [1, 1]);
+    let patience = Config::default().keepalive.timeout;
+    let took = world.now() - start;
+    assert!(took >= patience && took < 2 * patience, "{took:?}");
+    assert!(world.hosts[0].shared.counters.replayed_bytes.value() > 0, "nothing was lost");
+    settle(&mut world);
+    carry(&mut world, 4 << 20, |_| {});
+    assert_eq!(fences(&world), [1, 1], "the new queue pair is well");
 }
