@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::holdings::Holdings;
 use common::{ANY_PORT, LIMIT, Random, config, receive, send, start, within};
-use netchannel::{Config, Idle, Listener, Poller, Runtime, StreamOptions};
+use netchannel::{Class, Config, Idle, Listener, Poller, Runtime, StreamOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// What a peer process is to do, as `TASK SEED TOTAL`.
@@ -21,6 +21,9 @@ const PEER: &str = "NETCHANNEL_TEST_PEER";
 const DEATHS: usize = 100;
 /// Death should be known within 2 s; test machines may stand still for a while.
 const NOTICED: Duration = Duration::from_secs(10);
+
+/// Time between two failures of queue pairs: about as long as a fence takes.
+const BREAK_EVERY: Duration = Duration::from_millis(1);
 
 /// Does nothing in the test itself. In a peer process it is what runs.
 #[test]
@@ -31,7 +34,7 @@ fn peer() {
     let (task, seed, total) = (word(), word().parse().unwrap(), word().parse().unwrap());
     match task.as_str() {
         "echo" => echo(seed, total),
-        "flood" => flood(&word()),
+        "flood" => flood(&word(), total > 0),
         other => panic!("unknown task {other}"),
     }
 }
@@ -49,8 +52,8 @@ fn echo(seed: u64, total: u64) {
 }
 
 /// Connects to the addresses that it reads from its standard input, and writes and reads without
-/// an end.
-fn flood(poller: &str) {
+/// an end; if it `breaks`, one Channel after the other fails meanwhile.
+fn flood(poller: &str, breaks: bool) {
     let runtime = start(Config { poller: poller.parse().unwrap(), ..config() });
     let mut line = String::new();
     io::stdin().read_line(&mut line).unwrap();
@@ -58,6 +61,14 @@ fn flood(poller: &str) {
     let stream = runtime.connect(address, &StreamOptions::default()).unwrap();
     let (mut tx, mut rx) = stream.split();
     thread::spawn(move || io::copy(&mut rx, &mut io::sink()));
+    if breaks {
+        thread::spawn(move || {
+            for number in 0.. {
+                runtime.break_channel(Class::Throughput, number);
+                thread::sleep(BREAK_EVERY);
+            }
+        });
+    }
     let bytes = vec![7; 200_000];
     let mut random = Random(u64::from(std::process::id()));
     while tx.write_all(&bytes[..random.size(200_000)]).is_ok() {}
@@ -127,11 +138,21 @@ fn settled(listener: &Listener) -> Holdings {
     })
 }
 
+/// How peers end.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Killed,
+    Stopped,
+    /// Killed while queue pairs fail on both sides, one just now.
+    KilledWhileFencing,
+}
+
 /// A peer floods us, and we it, until it meets its fate. Returns how long it took until both of
 /// our directions knew.
-fn survive(runtime: &Runtime, listener: &Listener, random: &mut Random, fate: Signal) -> Duration {
+fn survive(runtime: &Runtime, listener: &Listener, random: &mut Random, fate: Fate) -> Duration {
+    let breaks = matches!(fate, Fate::KilledWhileFencing);
     let poller = if random.below(2) == 0 { "inline" } else { "dedicated" };
-    let mut peer = Peer::start(&format!("flood 0 0 {poller}"));
+    let mut peer = Peer::start(&format!("flood 0 {} {poller}", u64::from(breaks)));
     peer.go(listener.local_addr());
     let stream = listener.accept_timeout(NOTICED).unwrap();
     let (mut tx, mut rx) = stream.expect("the peer connects").split();
@@ -150,7 +171,14 @@ fn survive(runtime: &Runtime, listener: &Listener, random: &mut Random, fate: Si
     thread::sleep(Duration::from_micros(random.below(20_000)));
     assert!(!reader.is_finished() && !writer.is_finished(), "all is well so far");
     let killed = Instant::now();
-    peer.signal(fate);
+    match fate {
+        Fate::Killed => peer.signal(Signal::KILL),
+        Fate::Stopped => peer.signal(Signal::STOP),
+        Fate::KilledWhileFencing => {
+            while !runtime.break_channel(Class::Throughput, random.below(8) as usize) {}
+            peer.signal(Signal::KILL);
+        }
+    }
     let mut slowest = Duration::ZERO;
     for thread in [reader, writer] {
         let (error, at) = thread.join().unwrap();
@@ -173,7 +201,7 @@ fn survive(runtime: &Runtime, listener: &Listener, random: &mut Random, fate: Si
     slowest
 }
 
-fn deaths(poller: Poller, idle: Idle, rounds: usize, fate: Signal) {
+fn deaths(poller: Poller, idle: Idle, rounds: usize, fate: Fate) {
     let start_of_test = Instant::now();
     let mut random = Random(rounds as u64);
     let runtime = start(Config { poller, idle, ..config() });
@@ -202,9 +230,11 @@ fn deaths(poller: Poller, idle: Idle, rounds: usize, fate: Signal) {
 #[test]
 fn peers_that_die_are_noticed_and_leave_nothing() {
     within(4 * LIMIT, "deaths", || {
-        deaths(Poller::Inline, Idle::Sleep, DEATHS, Signal::KILL);
-        deaths(Poller::Dedicated, Idle::Sleep, 10, Signal::KILL);
-        deaths(Poller::Inline, Idle::Spin, 4, Signal::KILL);
-        deaths(Poller::Inline, Idle::Sleep, 2, Signal::STOP);
+        deaths(Poller::Inline, Idle::Sleep, DEATHS, Fate::Killed);
+        deaths(Poller::Dedicated, Idle::Sleep, 10, Fate::Killed);
+        deaths(Poller::Inline, Idle::Spin, 4, Fate::Killed);
+        deaths(Poller::Inline, Idle::Sleep, 2, Fate::Stopped);
+        deaths(Poller::Inline, Idle::Sleep, 20, Fate::KilledWhileFencing);
+        deaths(Poller::Dedicated, Idle::Sleep, 5, Fate::KilledWhileFencing);
     });
 }

@@ -2,6 +2,7 @@
 //! thread, with a clock that only the test moves. A seed reproduces a run.
 
 mod failover;
+mod failures;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
