@@ -134,9 +134,15 @@ impl Streams {
         self.accounts.add_slab(application, slab);
     }
 
-    /// An application for which more slabs would help; asks once per shortage.
+    /// An application for which more slabs would help. It is named once, until one
+    /// [came](Self::add_slab) or [does not](Self::on_slab_denied).
     pub fn take_slab_demand(&mut self) -> Option<ApplicationId> {
         self.accounts.take_slab_demand()
+    }
+
+    /// The slab that [`take_slab_demand`](Self::take_slab_demand) asked for does not come.
+    pub fn on_slab_denied(&mut self, application: ApplicationId) {
+        self.accounts.on_slab_denied(application);
     }
 
     /// The pool of windows of an application, if it has slabs or streams.

@@ -110,3 +110,21 @@ fn an_application_is_forgotten_when_its_last_window_is_back() {
     streams.add_slab(SECOND, SlabId(1));
     assert_eq!(streams.pool(SECOND).unwrap().slabs(), 1);
 }
+
+#[test]
+fn a_slab_is_asked_for_once_however_many_messages_come_without_it() {
+    let mut streams = server();
+    for number in 0..8 {
+        let stream = open(&mut streams, 2 * number, FIRST);
+        assert_eq!(data(&mut streams, stream, 0), Placement::None, "refused");
+        assert_eq!(streams.take_slab_demand(), (number == 0).then_some(FIRST));
+    }
+    // There is none: whoever is refused next asks again.
+    streams.on_slab_denied(FIRST);
+    settle(&mut streams);
+    let stream = open(&mut streams, 100, FIRST);
+    data(&mut streams, stream, 0);
+    assert_eq!(streams.take_slab_demand(), Some(FIRST));
+    streams.add_slab(FIRST, SlabId(0));
+    assert_eq!(streams.take_slab_demand(), None);
+}

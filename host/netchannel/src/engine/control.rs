@@ -97,6 +97,9 @@ pub(crate) trait EngineControl: Send {
     /// Gives a session a slab of receive windows made by [`SlabMaker`].
     fn add_slab(&mut self, slot: u32, slab: Box<dyn std::any::Any + Send>);
 
+    /// There is no memory for the slab that an application's streams wait for.
+    fn deny_slab(&mut self, slot: u32, application: ApplicationId);
+
     /// Opens a stream for an application.
     fn open_stream(
         &mut self,

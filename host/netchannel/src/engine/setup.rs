@@ -112,12 +112,14 @@ impl<C: Context> Engine<C> {
             }
         }
         while let Some(id) = session.streams.take_slab_demand() {
-            let Some(application) = self.tenants.application(id) else { continue };
-            if let Some(room) = session.slab_room(id, self.config.session_memory >> SLAB_LOG2) {
-                let application = Arc::clone(application);
-                lock(&self.shared.slab_demand).push(SlabDemand { slot, application, room });
-                self.shared.runtime.ask_helper();
-            }
+            let application = self.tenants.application(id).cloned();
+            let room = session.slab_room(id, self.config.session_memory >> SLAB_LOG2);
+            let Some((application, room)) = application.zip(room) else {
+                session.streams.on_slab_denied(id);
+                continue;
+            };
+            lock(&self.shared.slab_demand).push(SlabDemand { slot, application, room });
+            self.shared.runtime.ask_helper();
         }
     }
 
@@ -320,6 +322,12 @@ impl<C: Context> EngineControl for Engine<C> {
                 session.add_slab(*slab);
             }
             _ => self.shared.runtime.discard(slab),
+        }
+    }
+
+    fn deny_slab(&mut self, slot: u32, application: ApplicationId) {
+        if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
+            session.streams.on_slab_denied(application);
         }
     }
 

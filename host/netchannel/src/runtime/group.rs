@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use netchannel_units::{Duration, GroupId};
 
+use crate::application::ApplicationId;
 use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
 use crate::runtime::now;
@@ -131,10 +132,18 @@ impl Group {
 
     /// Makes a slab of receive windows for a session; a session's own account is the engine's
     /// business.
-    pub(super) fn add_slab(&self, slot: u32, slab: Result<Box<dyn std::any::Any + Send>, Error>) {
+    pub(super) fn add_slab(
+        &self,
+        slot: u32,
+        application: ApplicationId,
+        slab: Result<Box<dyn std::any::Any + Send>, Error>,
+    ) {
         match slab {
             Ok(slab) => self.with_engine_quietly(|engine| engine.control().add_slab(slot, slab)),
-            Err(error) => tracing::warn!(%error, "no memory for receive windows"),
+            Err(error) => {
+                tracing::warn!(%error, "no memory for receive windows");
+                self.with_engine_quietly(|e| e.control().deny_slab(slot, application));
+            }
         }
     }
 }

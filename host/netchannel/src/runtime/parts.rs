@@ -12,6 +12,7 @@ use netchannel_units::{ChannelId, Class, GroupId};
 use netchannel_verbs::Endpoint;
 use netchannel_wire::control::{ChannelMessage, ChannelOffer};
 
+use crate::application::ApplicationId;
 use crate::engine::control::SessionTerms;
 use crate::error::Error;
 use crate::runtime::{RuntimeInner, now};
@@ -134,7 +135,7 @@ pub(super) fn start(
         if let Some(part) = parts.iter().find(|part| part.class == class) {
             // Memory is made off the polling cores.
             let slab = inner.make_slab(&inner.shared.local, session.first_slab_room());
-            inner.group(part.group).add_slab(part.slot, slab);
+            inner.group(part.group).add_slab(part.slot, ApplicationId::LOCAL, slab);
         }
     }
     Ok(parts)

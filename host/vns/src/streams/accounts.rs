@@ -30,6 +30,8 @@ pub(super) struct Account {
     streams: usize,
     /// More slabs would help.
     pub(super) slab_wanted: bool,
+    /// One was asked for and has not come: making one takes longer than many messages.
+    slab_asked: bool,
     /// Starved streams asked for a slab since the last one came.
     pub(super) starved_asked: bool,
     /// Streams whose bytes were refused, the first first.
@@ -84,14 +86,23 @@ impl Accounts {
         let account = self.get(index);
         account.pool.add_slab(slab);
         account.slab_wanted = false;
+        account.slab_asked = false;
         account.starved_asked = false;
     }
 
-    /// An application for which more slabs would help; asks once per shortage.
+    /// An application for which more slabs would help, one slab at a time.
     pub(super) fn take_slab_demand(&mut self) -> Option<ApplicationId> {
-        let account = self.0.iter_mut().find(|account| account.slab_wanted)?;
+        let unasked = |account: &&mut Account| account.slab_wanted && !account.slab_asked;
+        let account = self.0.iter_mut().find(unasked)?;
         account.slab_wanted = false;
+        account.slab_asked = true;
         Some(account.application)
+    }
+
+    /// The slab that was asked for does not come. Who needs one may ask again.
+    pub(super) fn on_slab_denied(&mut self, application: ApplicationId) {
+        let denied = self.0.iter_mut().find(|account| account.application == application);
+        denied.into_iter().for_each(|account| account.slab_asked = false);
     }
 
     /// A slab that its application has not needed for long.
