@@ -189,8 +189,11 @@ impl<C: Context> Drive for Engine<C> {
                 moved |= self.run_session(now, slot as u32);
             }
         }
-        if received && let Err(error) = self.group.repost() {
+        if let Err(error) = self.group.repost() {
             self.fail_all(&error.into());
+        }
+        if !moved {
+            self.acknowledge_at_leisure(now);
         }
         moved
     }

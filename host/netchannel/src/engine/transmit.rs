@@ -269,6 +269,20 @@ impl<C: Context> Engine<C> {
         }
         any
     }
+
+    /// For a pass that found nothing to do: acknowledges what would wait for company. Where posting
+    /// moves the bytes their writer must copy what is not confirmed when its call ends; elsewhere a
+    /// message costs more than it brings.
+    pub(super) fn acknowledge_at_leisure(&mut self, now: Timestamp) {
+        if !self.context.attributes().moves_bytes_while_posting() {
+            return;
+        }
+        for slot in 0..self.sessions.len() {
+            if self.sessions[slot].as_ref().is_some_and(|session| !session.owing.is_empty()) {
+                self.acknowledge(now, slot as u32, true);
+            }
+        }
+    }
 }
 
 /// Bytes that were posted and have not left as far as this side knows. What the peer confirmed has
