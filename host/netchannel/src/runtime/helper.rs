@@ -4,7 +4,7 @@
 //! in one of three modes:
 //!
 //! ```text
-//!             nobody drove for 500 us            somebody drives again
+//!             nobody drove for 500 us to 2 ms    somebody drives again
 //!   Ticking ---------------------------> Watching ---------------------> Ticking
 //!      |  nobody drove, but a thread sleeps
 //!      +---------------------------------> Parked -- that thread woke --> Ticking
@@ -25,12 +25,15 @@ use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
 use crate::runtime::group::Group;
 use crate::runtime::links::Links;
-use crate::runtime::owner::HelperMode;
+use crate::runtime::owner::{HelperMode, Owner};
 use crate::runtime::{RuntimeInner, now};
 use crate::shared::{SessionShared, SlabDemand, lock};
 
 /// An inline engine that nobody has polled for this long is taken over.
 const TICK: Duration = Duration::from_micros(500);
+/// How rarely this thread looks at an engine that is driven all the time: each look takes the
+/// processor from somebody who spins.
+const LONGEST_TICK: Duration = Duration::from_millis(2);
 
 /// Rounds of driving without a look at the control connections: well below a millisecond.
 const ROUNDS: u32 = 64;
@@ -98,8 +101,8 @@ pub(super) fn spawn(inner: Arc<RuntimeInner>) -> Result<JoinHandle<()>, Error> {
     std::thread::Builder::new()
         .name("nc-helper".into())
         .spawn(move || {
-            let last_polls = vec![0; inner.groups.len()];
-            Helper { links: Links::default(), last_polls, inner }.run();
+            let looks = vec![Look::default(); inner.groups.len()];
+            Helper { links: Links::default(), looks, inner }.run();
         })
         .map_err(Error::system("starting the helper thread"))
 }
@@ -107,8 +110,38 @@ pub(super) fn spawn(inner: Arc<RuntimeInner>) -> Result<JoinHandle<()>, Error> {
 struct Helper {
     inner: Arc<RuntimeInner>,
     links: Links,
-    /// Of each group: its poll passes when this thread last looked.
-    last_polls: Vec<u64>,
+    /// Of each group.
+    looks: Vec<Look>,
+}
+
+/// What this thread saw when it last looked at a group.
+#[derive(Clone, Copy)]
+struct Look {
+    /// Its poll passes.
+    polls: u64,
+    /// When to look again, as long as somebody drives.
+    tick: Duration,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { polls: 0, tick: TICK }
+    }
+}
+
+impl Look {
+    /// Somebody drives; returns when to look again.
+    fn on_driven(&mut self, polls: u64) -> Timestamp {
+        self.polls = polls;
+        let at = now() + self.tick;
+        self.tick = (self.tick * 2).min(LONGEST_TICK);
+        at
+    }
+
+    /// This thread drove.
+    fn on_rested(&mut self, polls: u64) {
+        *self = Self { polls, tick: TICK };
+    }
 }
 
 impl Helper {
@@ -176,7 +209,8 @@ impl Helper {
         for group in &self.inner.groups {
             let wanted = std::mem::take(&mut *lock(&group.shared.slab_demand));
             for SlabDemand { slot, application, room } in wanted {
-                group.add_slab(slot, self.inner.make_slab(&application, room));
+                let id = application.id;
+                group.add_slab(slot, id, self.inner.make_slab(&application, room));
             }
         }
     }
@@ -216,9 +250,8 @@ impl Helper {
             HelperMode::Parked => self.serve_timers(group, index),
             HelperMode::Ticking => {
                 let polls = group.shared.counters.polls.value();
-                if polls != self.last_polls[index] || owner.is_taken() {
-                    self.last_polls[index] = polls;
-                    return Some(now() + TICK);
+                if polls != self.looks[index].polls || owner.is_taken() {
+                    return Some(self.looks[index].on_driven(polls));
                 }
                 if owner.sleepers.load(Ordering::SeqCst) > 0 {
                     owner.set_helper_mode(HelperMode::Parked);
@@ -240,39 +273,42 @@ impl Helper {
     /// have left earlier ones and acknowledgements that wait for company.
     fn serve_timers(&mut self, group: &Group, index: usize) -> Option<Timestamp> {
         let Some(mut engine) = group.owner.try_own() else { return Some(now() + TICK) };
-        let timer = rest(&mut *engine);
-        self.last_polls[index] = group.shared.counters.polls.value();
+        let timer = rest(&mut *engine, &group.owner);
+        self.looks[index].on_rested(group.shared.counters.polls.value());
         timer
     }
 
     /// One round as the driver: take what there is, arm, look again.
     fn watch(&mut self, group: &Group, index: usize) -> Option<Timestamp> {
+        let polls = &group.shared.counters.polls;
         let Some(mut engine) = group.owner.try_own() else {
             group.owner.set_helper_mode(HelperMode::Ticking);
-            return Some(now() + TICK);
+            return Some(self.looks[index].on_driven(polls.value()));
         };
-        let polls = &group.shared.counters.polls;
-        if polls.value() != self.last_polls[index]
+        if polls.value() != self.looks[index].polls
             && group.owner.helper_mode() == HelperMode::Ticking
         {
-            self.last_polls[index] = polls.value();
-            return Some(now() + TICK);
+            return Some(self.looks[index].on_driven(polls.value()));
         }
         engine.drain_events([true; EVENT_FDS]);
-        let timer = rest(&mut *engine);
-        self.last_polls[index] = polls.value();
+        let timer = rest(&mut *engine, &group.owner);
+        self.looks[index].on_rested(polls.value());
         timer
     }
 }
 
-/// Takes and sends everything, so that the next thing to happen is an event or the timer returned.
-fn rest(engine: &mut dyn Drive) -> Option<Timestamp> {
+/// Takes and sends everything, so that the next thing to happen is an event or the timer returned;
+/// less if an application's thread is back and drives.
+fn rest(engine: &mut dyn Drive, owner: &Owner) -> Option<Timestamp> {
     engine.poll(now());
     for _ in 0..ROUNDS {
         engine.settle(now());
         engine.arm();
         if !engine.poll(now()) {
             return engine.next_timeout();
+        }
+        if owner.helper_mode() == HelperMode::Ticking {
+            return Some(now() + TICK);
         }
     }
     // There is always something: go on, after a look at the control connections.

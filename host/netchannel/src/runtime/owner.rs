@@ -15,7 +15,7 @@ use crate::engine::Drive;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum HelperMode {
-    /// Looks every 500 us whether somebody drives.
+    /// Looks every 500 us to 2 ms whether somebody drives.
     Ticking = 0,
     /// Sleeps on armed completion events: it is the one who drives.
     Watching = 1,
@@ -82,15 +82,20 @@ impl Owner {
             if let Some(engine) = self.try_own() {
                 break engine;
             }
-            tries += 1;
-            if tries.is_multiple_of(TRIES_BEFORE_YIELD) {
-                // The driver may have lost its processor to this thread.
-                std::thread::yield_now();
-            }
+            self.on_missed(&mut tries);
             std::hint::spin_loop();
         };
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         engine
+    }
+
+    /// For who tried in vain: the driver may have lost its processor to this thread.
+    #[inline]
+    pub(super) fn on_missed(&self, tries: &mut u32) {
+        *tries = tries.wrapping_add(1);
+        if tries.is_multiple_of(TRIES_BEFORE_YIELD) && self.is_taken() {
+            std::thread::yield_now();
+        }
     }
 
     /// For who polls in a loop, between two passes: lets in who waits for a turn.

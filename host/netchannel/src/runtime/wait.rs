@@ -162,16 +162,21 @@ impl RuntimeInner {
         groups.iter().for_each(Group::tell_helper);
         let mut moved_at = start;
         let mut time = start;
-        let mut passes = 0u32;
+        let (mut passes, mut missed) = (0u32, 0u32);
         loop {
             passes += 1;
             if passes.is_multiple_of(PASSES_PER_CLOCK) {
                 time = now();
+                // It may take the engine for abandoned if this thread had lost its processor.
+                groups.iter().for_each(Group::tell_helper);
                 self.poll_others(what, time);
             }
             let mut drove = false;
             for group in groups {
-                let Some(mut engine) = group.try_drive() else { continue };
+                let Some(mut engine) = group.try_drive() else {
+                    group.owner.on_missed(&mut missed);
+                    continue;
+                };
                 drove = true;
                 if engine.poll(time) {
                     moved_at = time;
