@@ -1,6 +1,6 @@
 //! [`Scheduler`]: ready streams on one side, Channels on the other, one assignment at a time.
 
-use netchannel_units::Class;
+use netchannel_units::{Claim, Class};
 
 use crate::choice::Choice;
 use crate::config::SchedulerConfig;
@@ -67,9 +67,10 @@ impl Scheduler {
     }
 
     /// `stream` could send `bytes` bytes right now: it has them, and the receiver takes them.
-    /// Absolute; zero takes it out of its ring.
-    pub fn on_backlog(&mut self, stream: StreamKey, class: Class, bytes: u64) {
-        self.streams.set_backlog(stream, class, bytes);
+    /// Absolute; zero takes it out of its ring. Among streams of a class that always have bytes, each
+    /// gets them in proportion to its weight.
+    pub fn on_backlog(&mut self, stream: StreamKey, claim: impl Into<Claim>, bytes: u64) {
+        self.streams.set_backlog(stream, claim.into(), bytes);
     }
 
     /// From now on `stream` goes to `channel` alone, and waits for it; `None` frees it.

@@ -11,11 +11,27 @@
 //! be served, the one whose head has the lowest round is. A ring that had to wait does not make
 //! up for it: its round is raised to that of the class (as the virtual time of start-time fair
 //! queueing, Goyal, Vin and Cheng, SIGCOMM 1996, does for a flow that was idle).
+//!
+//! Streams of different weights queue in different rings, too. A turn is a quantum for all of them,
+//! but after it the round of a stream of weight `w` rises by `1/w` only, so that it has `w` turns
+//! where one of weight 1 has one, and they are spread evenly. A stream that runs dry within its turn and
+//! comes back before the others are as far as that turn would take it goes on with it: who writes a
+//! little less than a quantum at a time gets no more than who always has bytes.
 
-use netchannel_units::Class;
+use netchannel_units::{Claim, Class, Weight};
 
 use crate::index::Index;
 use crate::view::{ChannelId, StreamKey};
+
+/// A round of a stream of weight 1: what every weight divides.
+const ROUND: u64 = 720_720;
+/// There is a ring for each.
+const WEIGHTS: usize = Weight::MAX as usize;
+
+/// How far a turn takes a stream.
+fn step(weight: Weight) -> u64 {
+    ROUND / u64::from(weight.get())
+}
 
 /// Ends a ring.
 pub(crate) const NOBODY: u32 = u32::MAX;
@@ -41,11 +57,24 @@ pub(crate) struct Stream {
     next: u32,
     previous: u32,
     class: Class,
+    weight: Weight,
     /// The caller's wish.
     pinned: Option<ChannelId>,
     /// The choice of the static policy.
     hashed: Option<ChannelId>,
     place: Place,
+}
+
+impl Stream {
+    /// The round, with what it has used of its turn or overdrawn the last one.
+    fn position(&self, quantum: u64) -> u64 {
+        let bytes = match u64::try_from(self.deficit) {
+            Ok(left @ 1..) => quantum.saturating_sub(left),
+            _ => self.deficit.unsigned_abs(),
+        };
+        let part = u128::from(step(self.weight)) * u128::from(bytes) / u128::from(quantum);
+        self.round.saturating_add(part as u64)
+    }
 }
 
 /// A doubly linked ring of streams, by their positions in the table.
@@ -59,12 +88,39 @@ impl Ring {
     const EMPTY: Self = Self { head: NOBODY, tail: NOBODY };
 }
 
+/// A ring for each weight.
+#[derive(Clone, Debug)]
+struct Rings {
+    /// Those with streams, as bits.
+    occupied: u16,
+    rings: [Ring; WEIGHTS],
+}
+
+const _: () = assert!(WEIGHTS <= u16::BITS as usize);
+
+impl Rings {
+    const EMPTY: Self = Self { occupied: 0, rings: [Ring::EMPTY; WEIGHTS] };
+
+    fn of(&mut self, weight: Weight) -> &mut Ring {
+        &mut self.rings[usize::from(weight.to_wire())]
+    }
+
+    /// After a change of the ring of this weight.
+    fn note(&mut self, weight: Weight) {
+        let bit = 1 << weight.to_wire();
+        match self.of(weight).head {
+            NOBODY => self.occupied &= !bit,
+            _ => self.occupied |= bit,
+        }
+    }
+}
+
 /// The rings of one class.
 #[derive(Clone, Debug)]
 struct Queue {
-    any: Ring,
+    any: Rings,
     /// By Channel.
-    bound: Vec<Ring>,
+    bound: Vec<Rings>,
     ready: usize,
     ready_bound: usize,
     /// The highest round served.
@@ -86,7 +142,7 @@ pub(crate) struct Streams {
 impl Streams {
     pub(crate) fn new(quantum: u64) -> Self {
         let queue =
-            Queue { any: Ring::EMPTY, bound: Vec::new(), ready: 0, ready_bound: 0, round: 0 };
+            Queue { any: Rings::EMPTY, bound: Vec::new(), ready: 0, ready_bound: 0, round: 0 };
         Self {
             quantum,
             index: Index::default(),
@@ -97,19 +153,21 @@ impl Streams {
         }
     }
 
-    pub(crate) fn set_backlog(&mut self, key: StreamKey, class: Class, bytes: u64) {
+    pub(crate) fn set_backlog(&mut self, key: StreamKey, claim: Claim, bytes: u64) {
         let at = match self.place(key) {
             Some(at) => at,
             None if bytes == 0 => return,
-            None => self.insert(key, class),
+            None => self.insert(key, claim),
         };
-        let stream = &mut self.table[at as usize];
-        if stream.class != class {
+        let stream = &self.table[at as usize];
+        if (stream.class, stream.weight) != (claim.class, claim.weight) {
             self.leave(at);
             let stream = &mut self.table[at as usize];
-            stream.class = class;
-            // The Channel that the static policy chose may not carry this class.
-            stream.hashed = None;
+            if stream.class != claim.class {
+                // The Channel that the static policy chose may not carry this class.
+                stream.hashed = None;
+            }
+            (stream.class, stream.weight) = (claim.class, claim.weight);
         }
         let stream = &mut self.table[at as usize];
         stream.backlog = bytes;
@@ -124,7 +182,7 @@ impl Streams {
         let at = match self.index.place(key) {
             Some(at) => at,
             None if channel.is_none() => return,
-            None => self.insert(key, Class::default()),
+            None => self.insert(key, Claim::default()),
         };
         self.leave(at);
         self.table[at as usize].pinned = channel;
@@ -147,7 +205,7 @@ impl Streams {
     /// The next stream that any Channel may serve.
     #[inline]
     pub(crate) fn any_head(&self, class: Class) -> Option<(u32, &Stream)> {
-        self.head(self.queues[class as usize].any)
+        self.head(&self.queues[class as usize].any)
     }
 
     /// Whether [`Self::bound_head`] may find something.
@@ -159,13 +217,26 @@ impl Streams {
     /// The next stream that only `channel` may serve.
     #[inline]
     pub(crate) fn bound_head(&self, class: Class, channel: ChannelId) -> Option<(u32, &Stream)> {
-        let ring = self.queues[class as usize].bound.get(usize::from(channel.0))?;
-        self.head(*ring)
+        self.head(self.queues[class as usize].bound.get(usize::from(channel.0))?)
     }
 
+    /// The head with the lowest round. Mostly all streams have one weight.
     #[inline]
-    fn head(&self, ring: Ring) -> Option<(u32, &Stream)> {
-        (ring.head != NOBODY).then(|| (ring.head, &self.table[ring.head as usize]))
+    fn head(&self, rings: &Rings) -> Option<(u32, &Stream)> {
+        let mut left = rings.occupied;
+        if left == 0 {
+            return None;
+        }
+        let mut at = rings.rings[left.trailing_zeros() as usize].head;
+        left &= left - 1;
+        while left != 0 {
+            let other = rings.rings[left.trailing_zeros() as usize].head;
+            if self.table[other as usize].round < self.table[at as usize].round {
+                at = other;
+            }
+            left &= left - 1;
+        }
+        Some((at, &self.table[at as usize]))
     }
 
     /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog. Returns
@@ -176,17 +247,18 @@ impl Streams {
         let quantum = self.quantum as i64;
         let stream = &mut self.table[at as usize];
         let queue = &mut self.queues[stream.class as usize];
-        stream.round = stream.round.max(queue.round);
-        queue.round = stream.round;
         if stream.deficit <= 0 {
+            // A new turn.
+            stream.round = stream.round.max(queue.round);
             stream.deficit += quantum;
         }
+        queue.round = queue.round.max(stream.round);
         stream.deficit -= bytes as i64;
         stream.backlog -= bytes;
         let served = (stream.key, stream.backlog);
         let turn_over = stream.deficit <= 0;
         if turn_over {
-            stream.round += 1;
+            stream.round += step(stream.weight);
         }
         if stream.backlog == 0 {
             self.leave(at);
@@ -203,7 +275,7 @@ impl Streams {
 
     /// Binds the head of the ring for any Channel to one.
     pub(crate) fn bind_head(&mut self, class: Class, channel: ChannelId) {
-        let at = self.queues[class as usize].any.head;
+        let Some((at, _)) = self.any_head(class) else { return };
         self.leave(at);
         self.table[at as usize].hashed = Some(channel);
         self.enter(at);
@@ -228,7 +300,7 @@ impl Streams {
         }
     }
 
-    fn insert(&mut self, key: StreamKey, class: Class) -> u32 {
+    fn insert(&mut self, key: StreamKey, Claim { class, weight }: Claim) -> u32 {
         let stream = Stream {
             key,
             backlog: 0,
@@ -237,6 +309,7 @@ impl Streams {
             next: NOBODY,
             previous: NOBODY,
             class,
+            weight,
             pinned: None,
             hashed: None,
             place: Place::Idle,
@@ -268,15 +341,15 @@ impl Streams {
             Some(channel) => {
                 let needed = usize::from(channel.0) + 1;
                 if queue.bound.len() < needed {
-                    queue.bound.resize(needed, Ring::EMPTY);
+                    queue.bound.resize(needed, Rings::EMPTY);
                 }
                 queue.ready_bound += 1;
                 Place::Bound(channel)
             }
         };
-        // It goes on with its turn if the others are still in the same round; it saved nothing up
-        // and owes nothing if they are further.
-        if stream.round < queue.round {
+        // It goes on where it was if the others are not further than the bytes that it had have taken it;
+        // else it saved nothing up and owes nothing.
+        if stream.round < queue.round && stream.position(self.quantum) <= queue.round {
             stream.round = queue.round;
             stream.deficit = 0;
         }
@@ -306,13 +379,25 @@ impl Streams {
         self.table[at as usize].place = Place::Idle;
     }
 
-    fn ring(&mut self, at: u32) -> &mut Ring {
+    fn rings(&mut self, at: u32) -> (&mut Rings, Weight) {
         let stream = &self.table[at as usize];
         let queue = &mut self.queues[stream.class as usize];
-        match stream.place {
+        let rings = match stream.place {
             Place::Bound(channel) => &mut queue.bound[usize::from(channel.0)],
             Place::Any | Place::Idle => &mut queue.any,
-        }
+        };
+        (rings, stream.weight)
+    }
+
+    fn ring(&mut self, at: u32) -> &mut Ring {
+        let (rings, weight) = self.rings(at);
+        rings.of(weight)
+    }
+
+    /// After a change of a stream's ring.
+    fn note_ring(&mut self, at: u32) {
+        let (rings, weight) = self.rings(at);
+        rings.note(weight);
     }
 
     /// Moves the head of a ring, which is not alone in it, to the end.
@@ -321,10 +406,11 @@ impl Streams {
         let stream = &mut self.table[at as usize];
         let next = core::mem::replace(&mut stream.next, NOBODY);
         let queue = &mut self.queues[stream.class as usize];
-        let ring = match stream.place {
+        let rings = match stream.place {
             Place::Bound(channel) => &mut queue.bound[usize::from(channel.0)],
             Place::Any | Place::Idle => &mut queue.any,
         };
+        let ring = rings.of(stream.weight);
         debug_assert_eq!(ring.head, at);
         let tail = core::mem::replace(&mut ring.tail, at);
         ring.head = next;
@@ -344,6 +430,7 @@ impl Streams {
         let stream = &mut self.table[at as usize];
         stream.previous = tail;
         stream.next = NOBODY;
+        self.note_ring(at);
     }
 
     fn unlink(&mut self, at: u32) {
@@ -361,5 +448,6 @@ impl Streams {
         if next != NOBODY {
             self.table[next as usize].previous = previous;
         }
+        self.note_ring(at);
     }
 }

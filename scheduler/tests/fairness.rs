@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use netchannel_scheduler::{ChannelId, ChannelView, Policy, Scheduler, SchedulerConfig, StreamKey};
-use netchannel_units::{Bandwidth, Class};
+use netchannel_units::{Bandwidth, Claim, Class, Weight};
+use proptest::prelude::*;
 
 const CHUNK: u64 = 64 * 1024;
 const PLENTY: u64 = 1 << 50;
@@ -153,4 +154,109 @@ fn streams_that_wait_are_not_looked_at() {
         scheduler.remove(StreamKey(key));
     }
     assert_eq!(scheduler.next(&[view(0), view(1)]), None);
+}
+
+/// A stream that asks for this weight.
+fn weighted(weight: u8) -> Claim {
+    Claim { class: Class::Throughput, weight: Weight::new(weight).unwrap() }
+}
+
+proptest! {
+    /// However large the assignments are, and whether streams are free or bound to Channels, at any
+    /// moment each has got bytes in proportion to its weight, but for a few chunks.
+    #[test]
+    fn bytes_go_by_weight(
+        weights in proptest::collection::vec((1..=Weight::MAX, any::<bool>()), 2..12),
+        sizes in proptest::collection::vec(1_000_u64..=CHUNK, 1..40),
+        policy in proptest::sample::select(Policy::ALL.to_vec()),
+    ) {
+        let mut scheduler = Scheduler::new(config(policy));
+        for (key, (weight, pinned)) in (0..).zip(&weights) {
+            scheduler.on_backlog(StreamKey(key), weighted(*weight), PLENTY);
+            if *pinned {
+                scheduler.pin(StreamKey(key), Some(ChannelId(0)));
+            }
+        }
+        let mut got = vec![0_u64; weights.len()];
+        for turn in 0..4_000 {
+            let mut view = view(0);
+            view.window_left = sizes[turn % sizes.len()];
+            let next = scheduler.next(&[view]).unwrap();
+            got[next.stream.0 as usize] += next.bytes;
+            // What a stream of weight 1 would have got. A turn is a chunk, and may be overdrawn by one.
+            let shares = got.iter().zip(&weights);
+            let share = |(bytes, (weight, _)): (&u64, &(u8, bool))| bytes / u64::from(*weight);
+            let least = shares.clone().map(share).min().unwrap();
+            let most = shares.map(share).max().unwrap();
+            prop_assert!(most - least <= 3 * CHUNK, "{} to {}: {:?}", least, most, got);
+        }
+    }
+
+    /// A stream that runs dry after every piece, and has the next one after some turns of the other,
+    /// gets no more than its weight beside one that never does, whatever the size of the pieces.
+    #[test]
+    fn who_runs_dry_gets_no_more(
+        piece in 1_000_u64..3 * CHUNK,
+        heavy in 1..=Weight::MAX,
+        light in 1..=Weight::MAX,
+        pause in 0..6,
+    ) {
+        let mut scheduler = Scheduler::new(config(Policy::LeastDelay));
+        scheduler.on_backlog(StreamKey(0), weighted(heavy), PLENTY);
+        let (mut left, mut dry) = (0, 0);
+        let mut got = [0_u64; 2];
+        for _ in 0..10_000 {
+            if left == 0 {
+                dry += 1;
+            }
+            if dry > pause {
+                (left, dry) = (piece, 0);
+                scheduler.on_backlog(StreamKey(1), weighted(light), piece);
+            }
+            let next = scheduler.next(&[view(0)]).unwrap();
+            got[next.stream.0 as usize] += next.bytes;
+            if next.stream == StreamKey(1) {
+                left = next.left;
+            }
+        }
+        let share = |at: usize, weight: u8| got[at] / u64::from(weight);
+        prop_assert!(share(1, light) <= share(0, heavy) + 3 * CHUNK, "{:?}", got);
+        prop_assert!(got[1] >= 10 * piece, "starved: {:?}", got);
+    }
+}
+
+/// A heavy stream's turns are spread: nobody waits for all of them at once.
+#[test]
+fn turns_of_a_heavy_stream_are_spread() {
+    let mut scheduler = Scheduler::new(config(Policy::LeastDelay));
+    scheduler.on_backlog(StreamKey(0), weighted(8), PLENTY);
+    for key in 1..=8 {
+        scheduler.on_backlog(StreamKey(key), weighted(1), PLENTY);
+    }
+    let mut in_a_row = 0;
+    for turn in 0..1_000 {
+        let next = scheduler.next(&[view(0)]).unwrap();
+        in_a_row = if next.stream == StreamKey(0) { in_a_row + 1 } else { 0 };
+        // The light ones began together, so they are served together; so between two of their turns
+        // come at most the eight that the heavy one has meanwhile.
+        assert!(in_a_row <= 8, "{in_a_row} at turn {turn}");
+    }
+}
+
+#[test]
+fn a_weight_may_change_while_bytes_wait() {
+    let mut scheduler = Scheduler::new(config(Policy::LeastDelay));
+    for key in [0, 1] {
+        scheduler.on_backlog(StreamKey(key), weighted(1), PLENTY);
+    }
+    for (weight, expected) in [(1, 1.0), (4, 4.0), (16, 16.0), (1, 1.0)] {
+        scheduler.on_backlog(StreamKey(0), weighted(weight), PLENTY);
+        let mut got = [0_u64; 2];
+        for _ in 0..1_700 {
+            let next = scheduler.next(&[view(0)]).unwrap();
+            got[next.stream.0 as usize] += next.bytes;
+        }
+        let ratio = got[0] as f64 / got[1] as f64;
+        assert!((ratio / expected - 1.0).abs() < 0.05, "weight {weight}: {ratio}");
+    }
 }
