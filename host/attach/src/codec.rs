@@ -1,7 +1,7 @@
 //! CBOR to values and back, with what the reader must check.
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use netchannel_units::Class;
+use netchannel_units::{Class, Weight};
 
 use crate::MAX_PACKET;
 use crate::error::AttachError;
@@ -70,6 +70,30 @@ pub(crate) mod class {
         let number = d.u8()?;
         Class::from_wire(number).ok_or_else(|| {
             minicbor::decode::Error::message(format!("no class has number {number}"))
+        })
+    }
+}
+
+/// Weights travel as on the wire.
+pub(crate) mod weight {
+    use super::{Decoder, Encoder, Weight};
+
+    pub(crate) fn encode<C, W: minicbor::encode::Write>(
+        weight: &Weight,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.u8(weight.to_wire())?;
+        Ok(())
+    }
+
+    pub(crate) fn decode<C>(
+        d: &mut Decoder<'_>,
+        _: &mut C,
+    ) -> Result<Weight, minicbor::decode::Error> {
+        let number = d.u8()?;
+        Weight::from_wire(number).ok_or_else(|| {
+            minicbor::decode::Error::message(format!("no weight has number {number}"))
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use minicbor::{Decode, Encode};
-use netchannel_units::Class;
+use netchannel_units::{Class, Weight};
 
 use crate::codec::{self, in_range};
 use crate::error::AttachError;
@@ -91,6 +91,9 @@ pub struct StreamOffer {
     /// Its class.
     #[cbor(n(4), with = "codec::class")]
     pub class: Class,
+    /// Its weight.
+    #[cbor(n(5), with = "codec::weight")]
+    pub weight: Weight,
 }
 
 /// Counters of the engine.

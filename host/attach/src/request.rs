@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use minicbor::{Decode, Encode};
-use netchannel_units::Class;
+use netchannel_units::{Class, Weight};
 
 use crate::codec;
 use crate::error::AttachError;
@@ -31,6 +31,9 @@ pub enum Operation {
         /// Of this class.
         #[cbor(n(1), with = "codec::class")]
         class: Class,
+        /// With this weight.
+        #[cbor(n(2), with = "codec::weight")]
+        weight: Weight,
     },
     /// Take streams that peers open.
     #[n(1)]

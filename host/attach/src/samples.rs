@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use netchannel_units::Class;
+use netchannel_units::{Class, Weight};
 
 use crate::event::{Answer, ChannelCounters, Event, Statistics, StreamOffer};
 use crate::failure::{Failure, FailureKind};
@@ -37,7 +37,7 @@ pub fn receptions() -> [Reception; 2] {
 pub fn requests() -> Vec<Request> {
     let stream = 0x0102_0304_0506_0708;
     let operations = [
-        Operation::Connect { peer: peer(), class: Class::Latency },
+        Operation::Connect { peer: peer(), class: Class::Latency, weight: Weight::default() },
         Operation::Listen { address: "[2001:db8::7]:0".parse().unwrap_or(peer()) },
         Operation::Unlisten { service: 4792 },
         Operation::Finish { stream },
@@ -69,6 +69,7 @@ pub fn events() -> Vec<Event> {
         peer: peer(),
         channels: 4,
         class: Class::Throughput,
+        weight: Weight::from_wire(2).unwrap_or_default(),
     };
     let failure =
         Failure::new(FailureKind::Connect, std::io::ErrorKind::ConnectionRefused, "nobody there")

@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &SendArgs, settings: &Settings) -> anyhow::Result<(
     let peer = arguments.address.resolve()?;
     let runtime = Runtime::start(settings.stack.clone()).context("cannot start NetChannel")?;
     eprintln!("netchannel: device {} ({})", runtime.device_name(), runtime.device_reason());
-    let options = StreamOptions { class: arguments.class };
+    let options = StreamOptions { class: arguments.class, ..StreamOptions::default() };
     let mut stream = runtime
         .connect(peer, &options)
         .with_context(|| format!("cannot send to {}", arguments.address))?;

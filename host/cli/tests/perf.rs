@@ -116,6 +116,21 @@ fn check_polling(report: &Value) {
 }
 
 #[test]
+fn weights_are_shares() {
+    // What each is bounded by is the link: the application's buffers are a small part of what is sent.
+    let arguments = ["bw", "-D", "2", "--link", "rate=2gbit,delay=5us", "--weights", "1,3"];
+    let report = perf(&arguments);
+    let streams = report["per_stream"].as_array().unwrap();
+    let weights: Vec<_> = streams.iter().map(|stream| stream["weight"].as_u64()).collect();
+    assert_eq!((weights, &report["streams"]), (vec![Some(1), Some(3)], &2.into()));
+    let bytes: Vec<_> = streams.iter().map(|stream| stream["bytes"].as_f64().unwrap()).collect();
+    assert!((2.0..4.0).contains(&(bytes[1] / bytes[0])), "{report}");
+    let (code, _, errors) = run(&["perf", "bw", "--local", "--weights", "1,17"]);
+    assert_eq!(code, 2);
+    assert!(errors.contains("weights are from 1 to 16"), "{errors}");
+}
+
+#[test]
 fn who_polls_and_where_is_said() {
     let report = perf(&[
         "bw",

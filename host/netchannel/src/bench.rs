@@ -94,7 +94,7 @@ impl Sides {
         lock(&receiver.shared.runtime.listeners).insert(SERVICE, Arc::clone(&backlog));
         let ours = sender
             .engine
-            .open_stream(0, ApplicationId::LOCAL, SERVICE, Class::Throughput)
+            .open_stream(0, ApplicationId::LOCAL, SERVICE, Class::Throughput.into())
             .expect("a stream");
         let theirs = (0..PATIENCE).find_map(|_| {
             sender.poll();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use netchannel_channel::Controller;
 pub use netchannel_scheduler::Policy;
-use netchannel_units::{Class, GroupId};
+use netchannel_units::{Claim, Class, GroupId, Weight};
 
 /// Which device to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -295,4 +295,13 @@ impl Config {
 pub struct StreamOptions {
     /// What the stream asks of the stack.
     pub class: Class,
+    /// Its part of what the class gets, in both directions: streams that always have bytes share in
+    /// proportion to their weights.
+    pub weight: Weight,
+}
+
+impl StreamOptions {
+    pub(crate) fn claim(&self) -> Claim {
+        Claim { class: self.class, weight: self.weight }
+    }
 }

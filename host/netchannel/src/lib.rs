@@ -63,7 +63,7 @@ pub use device::{DeviceList, devices};
 pub use error::Error;
 pub use listener::Listener;
 pub use netchannel_driver::{PlanRow, Worker, offload_plan};
-pub use netchannel_units::{Bandwidth, Class};
+pub use netchannel_units::{Bandwidth, Class, Weight};
 pub use netchannel_verbs::DeviceAttributes;
 pub use netchannel_verbs::device::Provider;
 pub use ready_list::{Event, Interest, ReadyList, Registration};

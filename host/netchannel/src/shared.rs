@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use netchannel_shared_memory::wake::Wake;
-use netchannel_units::{Class, Duration, GroupId};
+use netchannel_units::{Claim, Class, Duration, GroupId};
 use netchannel_wire::control::ChannelMessage;
 
 use crate::application::{Application, ApplicationId};
@@ -276,7 +276,7 @@ pub(crate) struct StreamSeed {
     pub(crate) key: StreamKey,
     pub(crate) cell: Cell,
     pub(crate) session: Arc<SessionShared>,
-    pub(crate) class: Class,
+    pub(crate) claim: Claim,
 }
 
 impl StreamSeed {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{ANY_PORT, LIMIT, Pair, Random, config, receive, send, start, within};
-use netchannel::{Error, Stream, StreamOptions};
+use netchannel::{Error, Stream, StreamOptions, Weight};
 use netchannel_units::{Class, Timestamp};
 use netchannel_verbs::queue_pair::{ConnectOptions, QueuePairInit, Service};
 use netchannel_verbs::work::{SendOperation, Slices};
@@ -312,6 +312,7 @@ fn bad_messages() -> Vec<Vec<u8>> {
     let open_of = |stream| Frame::Open {
         stream,
         class: Class::Throughput,
+        weight: Weight::default(),
         service: 1,
         limit: StreamOffset::new(1 << 14),
     };

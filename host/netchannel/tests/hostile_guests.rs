@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::place::Place;
 use common::transfers::exchange;
 use common::{ANY_PORT, LIMIT, Random, config, start, within};
-use netchannel::{AttachServer, Class, Config, Listener, Poller, ReadyList, Runtime};
+use netchannel::{AttachServer, Class, Config, Listener, Poller, ReadyList, Runtime, Weight};
 use netchannel_attach::hello::{Reception, with_head};
 use netchannel_attach::{
     Answer, Event, FailureKind, Hello, MAX_DESCRIPTORS, MAX_PACKET, Means, Operation, Request,
@@ -132,7 +132,9 @@ impl Raw {
     /// Takes all memory there is: a cell's, a ring's, and what regions it can name.
     fn take_everything(&mut self, listener: &Listener) -> Option<SocketWake> {
         let peer = listener.local_addr();
-        let opened = self.ask(Operation::Connect { peer, class: Class::Throughput })?.0;
+        let opened = self
+            .ask(Operation::Connect { peer, class: Class::Throughput, weight: Weight::default() })?
+            .0;
         let Answer::Stream(StreamOffer { stream, .. }) = opened else { panic!("{opened:?}") };
         self.hear_of(stream)?;
         let (Answer::Port(port), fd) = self.ask(Operation::Port)? else { panic!("no port") };

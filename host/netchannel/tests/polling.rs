@@ -45,7 +45,7 @@ fn under_traffic(pair: &Pair, mut disturb: impl FnMut(u64) + Send) -> u64 {
 }
 
 fn latency_questions(pair: &Pair) {
-    let options = StreamOptions { class: Class::Latency };
+    let options = StreamOptions { class: Class::Latency, ..StreamOptions::default() };
     let mut ours = pair.client.connect(pair.listener.local_addr(), &options).unwrap();
     let mut theirs = pair.listener.accept().unwrap();
     assert_eq!(theirs.info().class, Class::Latency);

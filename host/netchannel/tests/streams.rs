@@ -234,7 +234,7 @@ fn a_thread_that_goes_away_leaves_nothing_unsaid() {
 fn a_stream_tells_how_it_travels() {
     within(LIMIT, "info", || {
         let pair = Pair::new();
-        let options = StreamOptions { class: Class::Latency };
+        let options = StreamOptions { class: Class::Latency, ..StreamOptions::default() };
         let stream = pair.client.connect(pair.listener.local_addr(), &options).unwrap();
         let info = stream.info();
         assert_eq!((info.device.as_str(), info.channels, info.class), ("soft", 1, Class::Latency));

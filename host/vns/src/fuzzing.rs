@@ -1,7 +1,7 @@
 //! What must hold whatever the peer sends: shared by the fuzz target in `testbed/fuzz` and by the
 //! tests.
 
-use netchannel_units::{ByteRange, ChannelId, Class, Duration, StreamOffset, Timestamp};
+use netchannel_units::{ByteRange, ChannelId, Class, Duration, StreamOffset, Timestamp, Weight};
 use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, StreamId};
 
@@ -203,7 +203,13 @@ fn frame<'a>(stream: StreamId, input: &mut Input<'_>) -> Frame<'a> {
     let limit = StreamOffset::new(input.number());
     let code = input.byte();
     match code % 16 {
-        0 => Frame::Open { stream, class: Class::Throughput, service: 1, limit },
+        0 => Frame::Open {
+            stream,
+            class: Class::Throughput,
+            weight: Weight::default(),
+            service: 1,
+            limit,
+        },
         1 => Frame::Opened { stream, limit },
         2..=4 => {
             let bytes = &ZEROES[..limit.get() as usize % 4097];

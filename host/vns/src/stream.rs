@@ -2,7 +2,7 @@
 
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
-use netchannel_units::{ChannelId, Class, Timestamp};
+use netchannel_units::{ChannelId, Claim, Timestamp};
 use netchannel_wire::frame::GrantId;
 
 use crate::receive::ReceiveHalf;
@@ -86,7 +86,7 @@ pub(crate) enum Opening {
 
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) class: Class,
+    pub(crate) claim: Claim,
     pub(crate) service: u16,
     pub(crate) opening: Opening,
     pub(crate) send: SendHalf,
@@ -118,14 +118,14 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(
-        class: Class,
+        claim: Claim,
         service: u16,
         opening: Opening,
         send: SendHalf,
         receive: ReceiveHalf,
     ) -> Self {
         Self {
-            class,
+            claim,
             service,
             opening,
             send,

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use netchannel_units::{Class, StreamOffset};
+use netchannel_units::{Claim, Class, StreamOffset};
 use netchannel_wire::StreamId;
 
 use crate::error::StreamError;
@@ -124,7 +124,7 @@ impl Streams {
 
     /// The class of a stream.
     pub fn class(&self, id: StreamId) -> Option<Class> {
-        self.table.get(&id.0).map(|s| s.class)
+        self.table.get(&id.0).map(|s| s.claim.class)
     }
 
     // --- memory ---
@@ -182,13 +182,13 @@ impl Streams {
     fn insert(
         &mut self,
         id: StreamId,
-        class: Class,
+        claim: Claim,
         service: u16,
         opening: Opening,
         send: SendHalf,
     ) {
         let receive = ReceiveHalf::new(self.limits());
-        let mut stream = Box::new(Stream::new(class, service, opening, send, receive));
+        let mut stream = Box::new(Stream::new(claim, service, opening, send, receive));
         let first = if opening == Opening::New { Owed::OPEN } else { Owed::OPENED };
         self.queues.owe(id, &mut stream, first);
         self.accounts.on_stream_added(stream.account);

@@ -1,6 +1,6 @@
 //! Streams of several applications in one session: memory of one is never memory of another.
 
-use netchannel_units::{ChannelId, Class, StreamOffset, Timestamp};
+use netchannel_units::{ChannelId, Class, StreamOffset, Timestamp, Weight};
 use netchannel_vns::streams::{Control, Role};
 use netchannel_vns::{ApplicationId, Placement, SlabId, Streams, StreamsConfig};
 use netchannel_wire::{Frame, StreamId};
@@ -25,7 +25,13 @@ fn server() -> Streams {
 fn open(streams: &mut Streams, number: u32, application: ApplicationId) -> StreamId {
     let stream = StreamId(number);
     let limit = StreamOffset::new(65_536);
-    let frame = Frame::Open { stream, class: Class::Throughput, service: 1, limit };
+    let frame = Frame::Open {
+        stream,
+        class: Class::Throughput,
+        weight: Weight::default(),
+        service: 1,
+        limit,
+    };
     streams.on_frame(NOW, VIA, &frame).unwrap();
     assert_eq!(streams.poll_incoming().unwrap().stream, stream);
     assert!(streams.assign(stream, application));

@@ -1,6 +1,6 @@
 //! A peer that breaks every rule: it is found out, or does no harm.
 
-use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp};
+use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp, Weight};
 use netchannel_vns::fuzzing::check_hostile;
 use netchannel_vns::streams::{Placement, Role};
 use netchannel_vns::{ApplicationId, ProtocolError, SlabId, Streams, StreamsConfig};
@@ -58,7 +58,13 @@ fn range(start: u64, end: u64) -> ByteRange {
 }
 
 fn open(streams: &mut Streams, stream: StreamId) {
-    let frame = Frame::Open { stream, class: Class::Latency, service: 1, limit: offset(u64::MAX) };
+    let frame = Frame::Open {
+        stream,
+        class: Class::Latency,
+        weight: Weight::default(),
+        service: 1,
+        limit: offset(u64::MAX),
+    };
     streams.on_frame(NOW, VIA, &frame).unwrap();
 }
 
@@ -210,7 +216,13 @@ fn streams_that_nobody_opened() {
     let opened = Frame::Opened { stream: ID, limit: offset(1) };
     assert!(streams.on_frame(NOW, VIA, &opened).is_err());
     for stream in [StreamId(1), StreamId(u32::MAX - 1)] {
-        let frame = Frame::Open { stream, class: Class::Latency, service: 1, limit: offset(1) };
+        let frame = Frame::Open {
+            stream,
+            class: Class::Latency,
+            weight: Weight::default(),
+            service: 1,
+            limit: offset(1),
+        };
         let found = streams.on_frame(NOW, VIA, &frame);
         assert!(matches!(found, Err(ProtocolError::BadStreamNumber(_))), "{found:?}");
     }

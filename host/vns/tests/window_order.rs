@@ -2,7 +2,7 @@
 //! window. What the peer wrote on the strength of it would land in the window before, whose memory
 //! may belong to another stream by then.
 
-use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp};
+use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp, Weight};
 use netchannel_vns::streams::{Carried, Control, Outgoing, Role};
 use netchannel_vns::{ApplicationId, SlabId, Streams, StreamsConfig};
 use netchannel_wire::frame::GrantId;
@@ -25,7 +25,13 @@ fn receiver() -> Streams {
     });
     streams.add_slab(ApplicationId::LOCAL, SlabId(0));
     let limit = StreamOffset::new(EAGER);
-    let open = Frame::Open { stream: STREAM, class: Class::Throughput, service: 80, limit };
+    let open = Frame::Open {
+        stream: STREAM,
+        class: Class::Throughput,
+        weight: Weight::default(),
+        service: 80,
+        limit,
+    };
     streams.on_frame(NOW, VIA, &open).unwrap();
     confirm(&mut streams, VIA);
     streams

@@ -3,7 +3,7 @@
 use core::mem::size_of;
 use core::ops::RangeInclusive;
 
-use netchannel_units::{ByteRange, Class, StreamOffset};
+use netchannel_units::{ByteRange, Class, StreamOffset, Weight};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::error::WireError;
@@ -120,10 +120,11 @@ fn frame<'a>(kind: FrameKind, head: &layout::Head, body: &'a [u8]) -> Result<Fra
     Ok(match kind {
         FrameKind::Open => {
             let b: &layout::Open = exact(kind, body)?;
-            check_zero("reserved byte of an Open frame", u32::from(b.reserved))?;
             let class = Class::from_wire(b.class).ok_or(WireError::Class { value: b.class })?;
+            let weight =
+                Weight::from_wire(b.weight).ok_or(WireError::Weight { value: b.weight })?;
             let limit = StreamOffset::new(b.limit.get());
-            Frame::Open { stream, class, service: b.service.get(), limit }
+            Frame::Open { stream, class, weight, service: b.service.get(), limit }
         }
         FrameKind::Opened => Frame::Opened { stream, limit: offset(kind, body)? },
         FrameKind::Data => data(stream, body)?,

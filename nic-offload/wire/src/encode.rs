@@ -78,12 +78,12 @@ impl MessageDraft {
         let stream = frame.stream();
         let kind = frame.kind();
         match *frame {
-            Frame::Open { class, service, limit, .. } => {
+            Frame::Open { class, weight, service, limit, .. } => {
                 let body = layout::Open {
                     limit: limit.get().into(),
                     service: service.into(),
                     class: class.to_wire(),
-                    reserved: 0,
+                    weight: weight.to_wire(),
                 };
                 self.append(buffer, kind, stream, body)
             }

@@ -76,6 +76,12 @@ pub enum WireError {
         /// Its number.
         value: u8,
     },
+    /// A weight out of range.
+    #[error("weight byte {value}, must be below {}", netchannel_units::Weight::MAX)]
+    Weight {
+        /// As it came: one less than the weight.
+        value: u8,
+    },
     /// A window of a size that no receiver grants.
     #[error("a window of 2^{value} bytes; windows have 2^12 to 2^40")]
     WindowSize {

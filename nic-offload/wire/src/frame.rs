@@ -1,7 +1,7 @@
 //! Messages of the data path. A message is the payload of one SEND: a [`MessageHeader`], then
 //! frames.
 
-use netchannel_units::{ByteRange, Class, StreamOffset};
+use netchannel_units::{ByteRange, Class, StreamOffset, Weight};
 
 /// Number of a stream in its group of a session. The side that opened the session's control connection uses
 /// even numbers, the other odd ones; each counts up and never uses a number twice.
@@ -45,6 +45,8 @@ pub enum Frame<'a> {
         stream: StreamId,
         /// What it asks for.
         class: Class,
+        /// Its part beside other streams of the class, in both directions.
+        weight: Weight,
         /// The listener it wants (the TCP port number of the address that was dialled).
         service: u16,
         /// The opener takes bytes up to here from the acceptor.

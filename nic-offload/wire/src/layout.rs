@@ -32,7 +32,7 @@ pub(crate) struct Open {
     pub(crate) limit: U64,
     pub(crate) service: U16,
     pub(crate) class: u8,
-    pub(crate) reserved: u8,
+    pub(crate) weight: u8,
 }
 
 /// Body of the kinds that say one offset: Opened, Credit, Fin.

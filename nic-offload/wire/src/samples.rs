@@ -1,7 +1,7 @@
 //! One message of each kind, with a different value in each field: the examples of `docs/wire.md`
 //! and the seeds of the fuzz targets.
 
-use netchannel_units::{ByteRange, Class, Duration, StreamOffset};
+use netchannel_units::{ByteRange, Class, Duration, StreamOffset, Weight};
 
 use crate::control::message::{Echo, Undefined};
 use crate::control::{
@@ -27,8 +27,9 @@ const BACKLOG: u32 = 0x6162_6364;
 /// Every frame, by number.
 pub fn frames() -> [Frame<'static>; 12] {
     let (stream, grant, range, backlog) = (STREAM, GRANT, RANGE, BACKLOG);
+    let weight = Weight::from_wire(2).unwrap_or_default();
     [
-        Frame::Open { stream, class: Class::Throughput, service: 0x1F90, limit: OFFSET },
+        Frame::Open { stream, class: Class::Throughput, weight, service: 0x1F90, limit: OFFSET },
         Frame::Opened { stream, limit: OFFSET },
         Frame::Data { stream, offset: OFFSET, backlog, bytes: b"hello" },
         Frame::Written { stream, grant, range, backlog },

@@ -1,6 +1,6 @@
 //! Messages of the data path: what is written is read, and nothing else is.
 
-use netchannel_units::{ByteRange, Class, StreamOffset};
+use netchannel_units::{ByteRange, Class, StreamOffset, Weight};
 use netchannel_wire::fuzzing::{check_frames, encode};
 use netchannel_wire::{
     DATA_OVERHEAD, Frame, FrameKind, GrantId, MAX_DATA, MessageDraft, MessageHeader, MessageWriter,
@@ -43,12 +43,16 @@ fn plan() -> impl Strategy<Value = Plan> {
             let stream = StreamId(stream);
             let grant = GrantId(number);
             let frame = Just((stream, number));
+            let weight = 1..=Weight::MAX;
             prop_oneof![
-                (any::<bool>(), any::<u16>()).prop_map(move |(class, service)| Frame::Open {
-                    stream,
-                    class: Class::ALL[usize::from(class)],
-                    service,
-                    limit: offset(a),
+                (any::<bool>(), weight, any::<u16>()).prop_map(move |(class, weight, service)| {
+                    Frame::Open {
+                        stream,
+                        class: Class::ALL[usize::from(class)],
+                        weight: Weight::new(weight).unwrap(),
+                        service,
+                        limit: offset(a),
+                    }
                 }),
                 frame.prop_map(move |_| Frame::Opened { stream, limit: offset(a) }),
                 Just(Frame::Written { stream, grant, range, backlog: number ^ 1 }),
@@ -201,8 +205,9 @@ fn headers_are_checked() {
 
 #[test]
 fn every_field_is_checked() {
-    let open =
-        Frame::Open { stream: STREAM, class: Class::Latency, service: 80, limit: offset(65_536) };
+    let weight = Weight::default();
+    let (class, limit) = (Class::Latency, offset(65_536));
+    let open = Frame::Open { stream: STREAM, class, weight, service: 80, limit };
     let credit = Frame::Credit { stream: STREAM, limit: offset(9) };
     let range = ByteRange::new(offset(5), 10).unwrap();
     let refuse = Frame::Refuse { stream: STREAM, range };
@@ -210,10 +215,8 @@ fn every_field_is_checked() {
     let data = Frame::Data { stream: STREAM, offset: offset(7), backlog: 0, bytes: b"abc" };
 
     assert_eq!(patched(open, |b| b[18] = 2), Err(WireError::Class { value: 2 }));
-    assert_eq!(
-        patched(open, |b| b[19] = 1),
-        Err(WireError::Reserved { field: "reserved byte of an Open frame", value: 1 })
-    );
+    assert_eq!(patched(open, |b| b[19] = 15).map(drop), Ok(()));
+    assert_eq!(patched(open, |b| b[19] = 16), Err(WireError::Weight { value: 16 }));
     assert_eq!(
         patched(credit, |b| b[1] = 0x80),
         Err(WireError::Reserved { field: "frame flags", value: 0x80 })

@@ -34,8 +34,23 @@ impl Moved {
 }
 
 /// Writes on every connection until the load's amount is reached, then finishes and closes them.
-pub fn send(connections: Vec<Box<dyn Connection>>, load: &Load) -> Result<Moved> {
-    per_thread(connections, |connection, _| send_one(connection, load))
+/// Returns the bytes of each.
+pub fn send(connections: Vec<Box<dyn Connection>>, load: &Load) -> Result<Vec<u64>> {
+    let mut sent = per_thread(connections, |connection, stream| {
+        Ok(Sent(vec![(stream, send_one(connection, load)?.bytes)]))
+    })?;
+    sent.0.sort_unstable();
+    Ok(sent.0.into_iter().map(|(_, bytes)| bytes).collect())
+}
+
+/// Bytes by stream.
+struct Sent(Vec<(usize, u64)>);
+
+impl Merge for Sent {
+    fn merge(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
 }
 
 /// Writes `buffer` again and again on every connection until `over`, then finishes and closes them.

@@ -34,6 +34,8 @@ pub struct RunReport {
     pub moved: bandwidth::Moved,
     /// What the asking application measured (latency runs).
     pub half_round_trips: Option<HalfRoundTrips>,
+    /// Bytes that it wrote to each stream (bandwidth runs).
+    pub sent: Vec<u64>,
     /// What this side's stack counted.
     pub here: Counters,
     /// What the server's stack counted.
@@ -75,7 +77,7 @@ impl Client {
         };
         let before = processor_time();
         match self.move_bytes(spec, &mut *transport, address) {
-            Ok(half_round_trips) => {
+            Ok(Done { half_round_trips, sent }) => {
                 let processor = processor_time() - before;
                 transport.stop_faults()?;
                 let here = transport.counters();
@@ -84,7 +86,7 @@ impl Client {
                 transport.close()?;
                 let processor = processor + there.processor;
                 let (moved, there) = (there.moved, there.counters);
-                Ok(RunReport { moved, half_round_trips, here, there, processor })
+                Ok(RunReport { moved, half_round_trips, sent, here, there, processor })
             }
             // What the server has to say tells more than a broken stream.
             Err(error @ (Error::Io { .. } | Error::PeerGone(_))) => {
@@ -103,24 +105,27 @@ impl Client {
         spec: &RunSpec,
         transport: &mut dyn Transport,
         address: SocketAddr,
-    ) -> Result<Option<HalfRoundTrips>> {
+    ) -> Result<Done> {
         let connections = (0..spec.load.streams)
-            .map(|_| transport.connect(address))
+            .map(|stream| transport.connect_weighted(address, spec.load.weight_of(stream)))
             .collect::<Result<Vec<_>>>()?;
         if let Some(every) = spec.load.fail_channel_every {
             // In turn: this side, the server, this side.
             transport.start_faults(every, every * 2);
         }
         match (spec.load.tool, spec.load.bulk) {
-            (Tool::Bandwidth, _) => bandwidth::send(connections, &spec.load).map(|_| None),
-            (Tool::Latency, None) => latency::ping(connections, &spec.load).map(Some),
+            (Tool::Bandwidth, _) => {
+                let sent = bandwidth::send(connections, &spec.load)?;
+                Ok(Done { half_round_trips: None, sent })
+            }
+            (Tool::Latency, None) => latency::ping(connections, &spec.load).map(Done::from),
             (Tool::Latency, Some(bulk)) => {
                 // Before the server's clock starts with the first of them.
                 let buffer = bandwidth::pattern(bulk.size);
                 let writers = (0..bulk.streams)
                     .map(|_| transport.connect_bulk(address))
                     .collect::<Result<Vec<_>>>()?;
-                ping_beside(connections, &spec.load, writers, &buffer).map(Some)
+                ping_beside(connections, &spec.load, writers, &buffer).map(Done::from)
             }
         }
     }
@@ -140,6 +145,18 @@ impl Client {
     /// Lets the server's user know what all runs came to.
     pub fn tell(&mut self, report: &Report) -> Result<()> {
         self.conversation.say(&Request::Report(Box::new(report.clone())))
+    }
+}
+
+/// What this side of a run came to.
+struct Done {
+    half_round_trips: Option<HalfRoundTrips>,
+    sent: Vec<u64>,
+}
+
+impl From<HalfRoundTrips> for Done {
+    fn from(times: HalfRoundTrips) -> Self {
+        Self { half_round_trips: Some(times), sent: Vec::new() }
     }
 }
 

@@ -119,6 +119,7 @@ fn spec(tool: Tool, size: usize, amount: Amount, spin: bool) -> RunSpec {
             write_size: size,
             amount,
             streams: 1,
+            weights: Vec::new(),
             verify: false,
             zero_copy: false,
             bulk: None,

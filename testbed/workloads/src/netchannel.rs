@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netchannel::{
     ChannelStats, Class, Config, Error as StackError, Listener, Runtime, Stats, Stream,
-    StreamOptions,
+    StreamOptions, Weight,
 };
 
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ pub struct NetChannel {
 impl NetChannel {
     /// Starts a runtime with what `settings` say about the engine and `config` about the device.
     pub fn start(config: &Config, settings: &EngineSettings) -> Result<Self> {
-        let options = StreamOptions { class: settings.class()? };
+        let options = StreamOptions { class: settings.class()?, ..StreamOptions::default() };
         let runtime = Runtime::start(settings.apply(config)?)
             .map_err(|source| Error::Stack { what: "cannot start NetChannel", source })?;
         let before = counters(&runtime, options.class);
@@ -74,8 +74,16 @@ impl Transport for NetChannel {
         self.open(address, &self.options)
     }
 
+    fn connect_weighted(
+        &mut self,
+        address: SocketAddr,
+        weight: Weight,
+    ) -> Result<Box<dyn Connection>> {
+        self.open(address, &StreamOptions { weight, ..self.options })
+    }
+
     fn connect_bulk(&mut self, address: SocketAddr) -> Result<Box<dyn Connection>> {
-        self.open(address, &StreamOptions { class: Class::Throughput })
+        self.open(address, &StreamOptions { class: Class::Throughput, ..StreamOptions::default() })
     }
 
     fn counters(&self) -> Counters {

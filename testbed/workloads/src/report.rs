@@ -57,6 +57,9 @@ pub struct Report {
     pub bytes: u64,
     /// The same by Channel; sums to `bytes`.
     pub per_channel: Vec<ChannelBytes>,
+    /// Bytes that the client wrote to each stream in all NetChannel rounds, where they have weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per_stream: Vec<StreamBytes>,
     /// Whether the applications made and used their bytes in the stack's memory.
     pub zero_copy: bool,
     /// Payload bytes that the stack copied on both sides, beside those of the next line.
@@ -87,6 +90,15 @@ pub struct Polls {
     pub client: Option<Box<Polling>>,
     /// At the server.
     pub server: Option<Box<Polling>>,
+}
+
+/// What a stream got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamBytes {
+    /// Its weight.
+    pub weight: u8,
+    /// Bytes that were written to it.
+    pub bytes: u64,
 }
 
 /// Processor time of each stack.
@@ -160,6 +172,7 @@ pub struct Totals {
     device: String,
     reason: String,
     per_channel: Vec<ChannelBytes>,
+    per_stream: Vec<u64>,
     copied_bytes: u64,
     moved_by_posting: u64,
     /// Stream bytes in both directions.
@@ -180,6 +193,10 @@ impl Totals {
                 Some(sum) => sum.add(channel),
                 None => self.per_channel.push(*channel),
             }
+        }
+        self.per_stream.resize(self.per_stream.len().max(run.sent.len()), 0);
+        for (sum, sent) in self.per_stream.iter_mut().zip(&run.sent) {
+            *sum += sent;
         }
         let bytes = |side: &Counters| side.per_channel.iter().map(|c| c.bytes).sum::<u64>();
         self.stream_bytes += bytes(&run.here) + bytes(&run.there);
@@ -206,6 +223,15 @@ impl Totals {
         let copies = moved as f64 / self.stream_bytes.max(1) as f64;
         copies.round().clamp(1.0, 3.0) as u8
     }
+}
+
+fn by_weight(spec: &RunSpec, bytes: &[u64]) -> Vec<StreamBytes> {
+    if spec.load.weights.is_empty() {
+        return Vec::new();
+    }
+    let weight = |stream| spec.load.weight_of(stream).get();
+    let streams = (0..).zip(bytes);
+    streams.map(|(stream, bytes)| StreamBytes { weight: weight(stream), bytes: *bytes }).collect()
 }
 
 impl Report {
@@ -240,6 +266,7 @@ impl Report {
             device: totals.device,
             reason: totals.reason,
             per_channel: totals.per_channel,
+            per_stream: by_weight(spec, &totals.per_stream),
             zero_copy: spec.load.zero_copy,
             copied_bytes: totals.copied_bytes,
             moved_by_posting: totals.moved_by_posting,

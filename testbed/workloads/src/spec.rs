@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use netchannel::{Class, Config};
+use netchannel::{Class, Config, Weight};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -49,6 +49,9 @@ pub struct Load {
     pub amount: Amount,
     /// Streams at once, a thread each.
     pub streams: u16,
+    /// Weights of NetChannel's streams, in turn; none is the usual weight for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<u8>,
     /// Whether the receiver compares every byte.
     pub verify: bool,
     /// A message begins this long after the one before, or as soon as that is answered if it takes longer
@@ -192,6 +195,13 @@ impl Default for TcpSettings {
 }
 
 impl Load {
+    /// The weight of a stream.
+    pub fn weight_of(&self, stream: u16) -> Weight {
+        let weights = &self.weights;
+        let own = weights.get(usize::from(stream) % weights.len().max(1));
+        own.and_then(|weight| Weight::new(*weight)).unwrap_or_default()
+    }
+
     /// Whether this load can be run at all.
     pub fn check(&self) -> crate::Result<()> {
         let bad = |text: &str| Err(Error::Invalid(text.into()));
@@ -199,6 +209,9 @@ impl Load {
             Self { size: 0, .. } => bad("the size must be at least 1 byte"),
             Self { size, .. } if *size > 1 << 30 => bad("the size must be at most 1 GiB"),
             Self { streams: 0, .. } => bad("at least 1 stream is needed"),
+            Self { weights, .. } if !weights.iter().all(|w| Weight::new(*w).is_some()) => {
+                bad("weights are from 1 to 16")
+            }
             Self { write_size: 0, .. } => bad("the write size must be at least 1 byte"),
             Self { tool: Tool::Bandwidth, bulk: Some(_), .. } => {
                 bad("bulk streams run beside a latency run only")

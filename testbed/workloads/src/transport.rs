@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use netchannel::Weight;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -52,6 +53,15 @@ pub trait Transport {
 
     /// A stream to a listening peer.
     fn connect(&mut self, address: SocketAddr) -> Result<Box<dyn Connection>>;
+
+    /// A stream of this weight; the same, for a stack that knows none.
+    fn connect_weighted(
+        &mut self,
+        address: SocketAddr,
+        _weight: Weight,
+    ) -> Result<Box<dyn Connection>> {
+        self.connect(address)
+    }
 
     /// A stream for bulk bytes beside those of [`connect`](Self::connect); the same, for a stack
     /// that tells no classes apart.

@@ -35,6 +35,7 @@ fn spec(tool: Tool, size: usize, amount: Amount) -> RunSpec {
             write_size: size,
             amount,
             streams: 1,
+            weights: Vec::new(),
             verify: true,
             zero_copy: false,
             bulk: None,

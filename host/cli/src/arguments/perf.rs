@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use netchannel::{Class, Idle, Poller};
+use netchannel::{Class, Idle, Poller, Weight};
 
 use crate::arguments::class;
 use crate::arguments::engine::{AttachArgs, EngineArgs};
@@ -27,6 +27,7 @@ Examples:
   netchannel perf bw --local --vs tcp         both here, beside kernel TCP
   netchannel perf bw --local --zero-copy      applications work in the stack's memory
   netchannel perf lat --local --idle sleep --json
+  netchannel perf bw --local --link rate=10gbit --weights 1,3  streams share by weight
   netchannel perf bw --local --fail-channel-every 1s -D 60     streams outlive their queue pairs
 
 Without HOST this is the server: it serves one client and ends. The client's settings of the
@@ -173,6 +174,11 @@ pub(crate) struct MeasureArgs {
     /// Streams at once, a thread each
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) streams: u16,
+
+    /// Weights of the streams, 1 to 16, in turn, such as 1,3: what share of the link each gets while
+    /// all of them write; at least as many streams as weights [default: 1]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) weights: Vec<Weight>,
 
     /// Class of the streams: throughput or latency [default: throughput for bw, latency for lat]
     #[arg(long, value_parser = class)]

@@ -45,7 +45,8 @@ impl Plan {
             (None, Some(time)) => Amount::Duration(time),
             (None, None) => load.amount,
         };
-        load.streams = arguments.streams;
+        load.weights = arguments.weights.iter().map(|weight| weight.get()).collect();
+        load.streams = arguments.streams.max(arguments.weights.len() as u16);
         load.verify = arguments.verify || arguments.fail_channel_every.is_some();
         load.zero_copy = arguments.zero_copy;
         load.fail_channel_every = arguments.fail_channel_every;
@@ -79,6 +80,7 @@ impl Plan {
                 write_size: size,
                 amount: Amount::Duration(RUN),
                 streams: 1,
+                weights: Vec::new(),
                 verify: false,
                 bulk: None,
                 zero_copy: false,

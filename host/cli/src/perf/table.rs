@@ -1,7 +1,7 @@
 //! Results for people, in perftest's columns.
 
 use netchannel_workloads::polling::CoreLoad;
-use netchannel_workloads::report::{Failover, Polls, Report};
+use netchannel_workloads::report::{Failover, Polls, Report, StreamBytes};
 use netchannel_workloads::rounds::{Figure, Round};
 use netchannel_workloads::transport::ChannelBytes;
 
@@ -47,6 +47,7 @@ pub(crate) fn show(report: &Report) -> String {
         );
     }
     text += &polls(&report.polling);
+    text += &streams(&report.per_stream);
     text += &channels(&report.per_channel);
     if let Some(failover) = &report.failover {
         text += &broken(failover);
@@ -142,6 +143,28 @@ fn row(report: &Report, name: &str, figure: &Figure, ratio: Option<&Figure>) -> 
         cells.push(format!("{times:.2} x"));
     }
     cells
+}
+
+/// What each stream got, where they have weights.
+fn streams(streams: &[StreamBytes]) -> String {
+    if streams.is_empty() {
+        return String::new();
+    }
+    let total: u64 = streams.iter().map(|stream| stream.bytes).sum();
+    let weights: u64 = streams.iter().map(|stream| u64::from(stream.weight)).sum();
+    let head = ["Stream", "weight", "bytes written", "share", "by weight"].map(String::from);
+    let mut rows = vec![head.to_vec()];
+    let percent = |part: u64, all: u64| format!("{:.1} %", part as f64 * 100.0 / all.max(1) as f64);
+    rows.extend(streams.iter().enumerate().map(|(number, stream)| {
+        vec![
+            number.to_string(),
+            stream.weight.to_string(),
+            stream.bytes.to_string(),
+            percent(stream.bytes, total),
+            percent(stream.weight.into(), weights),
+        ]
+    }));
+    output::table(&rows) + "\n"
 }
 
 /// What each Channel carried.

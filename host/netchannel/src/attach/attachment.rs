@@ -12,7 +12,7 @@ use std::time::Duration;
 use netchannel_attach::hello::Provider as WireProvider;
 use netchannel_attach::{Answer, Means, Operation};
 use netchannel_shared_memory::wake::{SocketWake, Wake};
-use netchannel_units::{Class, GroupId, Timestamp};
+use netchannel_units::{Claim, GroupId, Timestamp};
 use netchannel_verbs::device::Provider;
 
 use crate::attach::convert::to_stats;
@@ -99,8 +99,9 @@ impl Attachment {
     }
 
     /// Begins to open a stream.
-    pub(crate) fn connect(&self, peer: SocketAddr, class: Class) -> Result<Opening, Error> {
-        let pending = self.link.start_asking(Operation::Connect { peer, class }, None)?;
+    pub(crate) fn connect(&self, peer: SocketAddr, claim: Claim) -> Result<Opening, Error> {
+        let Claim { class, weight } = claim;
+        let pending = self.link.start_asking(Operation::Connect { peer, class, weight }, None)?;
         Ok(Opening { link: Arc::clone(&self.link), pending })
     }
 
@@ -290,7 +291,8 @@ impl Attachment {
                 WireProvider::Rdma => Provider::Rdma,
             },
             channels: seed.channels(),
-            class: seed.class,
+            class: seed.claim.class,
+            weight: seed.claim.weight,
             policy: welcome.policy.parse().unwrap_or_default(),
             reason: format!("{} (attached to {})", welcome.reason, self.link.path.display()),
         }

@@ -247,7 +247,8 @@ impl Guest {
             cell,
             peer: seed.session.peer,
             channels: seed.channels(),
-            class: seed.class,
+            class: seed.claim.class,
+            weight: seed.claim.weight,
         };
         self.streams.insert(seed.key.0, seed.session);
         offer

@@ -17,6 +17,7 @@ use netchannel_attach::{
 };
 use netchannel_shared_memory::Error as SharedMemoryError;
 use netchannel_shared_memory::passing::{receive_with_fds_within, send_with_fds_within};
+use netchannel_units::Claim;
 
 use crate::attach::memory::Memory;
 use crate::attach::pending::Pending;
@@ -212,11 +213,12 @@ impl Link {
             // Who ends the streams may have come before this one.
             self.memory.end_streams();
         }
-        let (key, class) = (StreamKey(offer.stream), offer.class);
+        let StreamOffer { class, weight, .. } = *offer;
+        let key = StreamKey(offer.stream);
         let session = SessionShared::new(0, offer.peer);
         let (group, slot, channels) = (key.group(), key.session(), offer.channels);
         session.set_parts(vec![SessionPart { group, slot, class, channels }]);
-        Ok(StreamSeed { key, cell, session, class })
+        Ok(StreamSeed { key, cell, session, claim: Claim { class, weight } })
     }
 
     /// Ends the conversation from this side.

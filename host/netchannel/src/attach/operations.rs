@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use netchannel_attach::{Answer, Failure, FailureKind, Operation, Request};
 use netchannel_shared_memory::wake::SocketWake;
-use netchannel_units::Class;
+use netchannel_units::Claim;
 
 use crate::attach::convert::{to_failure, to_statistics};
 use crate::attach::guest::{Guest, Passed};
@@ -30,7 +30,7 @@ const MAX_CONNECTING: usize = 256;
 pub(super) struct Connecting {
     number: u32,
     peer: SocketAddr,
-    class: Class,
+    claim: Claim,
     reply: Arc<ConnectReply>,
 }
 
@@ -51,7 +51,9 @@ impl Guest {
     pub(super) fn on_request(&mut self, inner: &RuntimeInner, request: Request) {
         let number = request.number;
         let answered = match request.operation {
-            Operation::Connect { peer, class } => return self.connect(inner, number, peer, class),
+            Operation::Connect { peer, class, weight } => {
+                return self.connect(inner, number, peer, Claim { class, weight });
+            }
             Operation::Listen { address } => self.listen(inner, address),
             Operation::Unlisten { service } => return self.unlisten(inner, service),
             Operation::Finish { stream } => return self.command(inner, stream, Command::Finish),
@@ -94,7 +96,7 @@ impl Guest {
         self.answer(number, Answer::Failed(failure), Vec::new());
     }
 
-    fn connect(&mut self, inner: &RuntimeInner, number: u32, peer: SocketAddr, class: Class) {
+    fn connect(&mut self, inner: &RuntimeInner, number: u32, peer: SocketAddr, claim: Claim) {
         if self.connecting.len() >= MAX_CONNECTING {
             return self.fail(number, too_many("connections under way", MAX_CONNECTING));
         }
@@ -102,7 +104,7 @@ impl Guest {
         if !inner.dial(peer, Arc::clone(&reply)) {
             return self.fail(number, to_failure(&Error::Closed));
         }
-        self.connecting.push(Connecting { number, peer, class, reply });
+        self.connecting.push(Connecting { number, peer, claim, reply });
     }
 
     /// Answers for the connections that came to something.
@@ -112,10 +114,10 @@ impl Guest {
                 self.connecting.push(waiting);
                 continue;
             };
-            let Connecting { number, peer, class, .. } = waiting;
+            let Connecting { number, peer, claim, .. } = waiting;
             let application = self.application.id;
             let opened = found
-                .and_then(|session| inner.open_stream(&session, application, peer.port(), class));
+                .and_then(|session| inner.open_stream(&session, application, peer.port(), claim));
             match opened {
                 Ok(seed) => {
                     let offer = self.offer(seed);

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use netchannel_units::{Bandwidth, Class, GroupId, Timestamp};
+use netchannel_units::{Bandwidth, Claim, Class, GroupId, Timestamp, Weight};
 use netchannel_verbs::Context as _;
 use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
 use netchannel_vns::streams::Role;
@@ -113,14 +113,15 @@ impl World {
     }
 
     /// Opens a stream from host 0 to host 1; returns both ends.
-    fn open(&mut self, class: Class) -> [StreamSeed; 2] {
-        let engine = &mut self.hosts[0].engines[class as usize];
-        let ours = engine.open_stream(0, ApplicationId::LOCAL, SERVICE, class).unwrap();
+    fn open(&mut self, claim: impl Into<Claim>) -> [StreamSeed; 2] {
+        let claim = claim.into();
+        let engine = &mut self.hosts[0].engines[claim.class as usize];
+        let ours = engine.open_stream(0, ApplicationId::LOCAL, SERVICE, claim).unwrap();
         let backlog = Arc::clone(&lock(&self.hosts[1].shared.listeners)[&SERVICE]);
         for _ in 0..100_000 {
             self.step();
             if let Some(theirs) = backlog.pop().unwrap() {
-                assert_eq!((theirs.class, ours.class), (class, class));
+                assert_eq!((theirs.claim, ours.claim), (claim, claim));
                 return [ours, theirs];
             }
         }
@@ -144,8 +145,8 @@ struct Flood {
 }
 
 impl Flood {
-    fn new(world: &mut World, class: Class) -> Self {
-        Self { ends: world.open(class), bytes: vec![7; 256 << 10] }
+    fn new(world: &mut World, claim: impl Into<Claim>) -> Self {
+        Self { ends: world.open(claim), bytes: vec![7; 256 << 10] }
     }
 
     /// Writes and reads what can be; returns how many bytes were read so far.
@@ -256,4 +257,33 @@ fn a_flood_of_latency_streams_leaves_bulk_its_share() {
         "virtual time: bulk beside a flood of latency streams: {rate}, {share:.2} of the link"
     );
     assert!((0.12..0.6).contains(&share), "{share}: a fifth is meant");
+}
+
+/// From end to end: what the applications read goes by the weights that travelled with the streams.
+#[test]
+fn bulk_streams_share_the_link_by_weight() {
+    let mut world = World::new(link(), &Config::default());
+    let weights = [1, 2, 4];
+    let floods = weights.map(|weight| {
+        let weight = Weight::new(weight).unwrap();
+        Flood::new(&mut world, Claim { class: Class::Throughput, weight })
+    });
+    let run = |world: &mut World, steps| {
+        for _ in 0..steps {
+            world.step();
+            for flood in &floods {
+                flood.go_on(world);
+            }
+        }
+        floods.each_ref().map(|flood| flood.go_on(world))
+    };
+    let before = run(&mut world, 20_000);
+    let after = run(&mut world, 100_000);
+    let got = [0, 1, 2].map(|at: usize| after[at] - before[at]);
+    println!("virtual time: bytes by weights {weights:?}: {got:?}");
+    let unit = got.iter().sum::<u64>() as f64 / 7.0;
+    for (bytes, weight) in got.into_iter().zip(weights) {
+        let share = bytes as f64 / unit / f64::from(weight);
+        assert!((share - 1.0).abs() < 0.1, "{got:?} for weights {weights:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netchannel_driver::ChannelKey;
-use netchannel_units::{Bandwidth, ChannelId, Class, Duration, Timestamp};
+use netchannel_units::{Bandwidth, ChannelId, Claim, Duration, Timestamp};
 use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::{Access, Context, Endpoint, SourcePort};
 use netchannel_vns::pool::SLAB_LOG2;
@@ -106,7 +106,7 @@ pub(crate) trait EngineControl: Send {
         slot: u32,
         application: ApplicationId,
         service: u16,
-        class: Class,
+        claim: Claim,
     ) -> Result<StreamSeed, Error>;
 
     /// An application of another process may have streams from now on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use netchannel_channel::Controller;
 use netchannel_driver::{ChannelKey, Group};
 use netchannel_scheduler::{Scheduler, StreamKey as SchedulerKey};
-use netchannel_units::{ChannelId, Class, Timestamp};
+use netchannel_units::{ChannelId, Claim, Timestamp};
 use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::{Context, Endpoint};
 use netchannel_vns::Streams;
@@ -147,14 +147,14 @@ fn attach<C: Context>(
     session: &mut Session<C>,
     application: ApplicationId,
     id: StreamId,
-    class: Class,
+    claim: Claim,
     cell: Cell,
 ) -> StreamSeed {
     session.table.insert(id.0, EngineStream::new(application, cell.clone()));
     session.attached += 1;
     group.counters.streams.add(1);
     let key = StreamKey::new(group.id, slot, id);
-    StreamSeed { key, cell, session: Arc::clone(&session.shared), class }
+    StreamSeed { key, cell, session: Arc::clone(&session.shared), claim }
 }
 
 fn offer<C: Context>(
@@ -176,7 +176,7 @@ fn offer<C: Context>(
         }
     }
     let cell = tenants.take_cell(application).map_err(|_| reset::BUSY)?;
-    let seed = attach(group, slot, session, application, incoming.stream, incoming.class, cell);
+    let seed = attach(group, slot, session, application, incoming.stream, incoming.claim, cell);
     if let Err(seed) = backlog.push(seed) {
         // The listener went away this moment.
         session.table.remove(&incoming.stream.0);
@@ -336,7 +336,7 @@ impl<C: Context> EngineControl for Engine<C> {
         slot: u32,
         application: ApplicationId,
         service: u16,
-        class: Class,
+        claim: Claim,
     ) -> Result<StreamSeed, Error> {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else {
             return Err(Error::Closed);
@@ -346,7 +346,7 @@ impl<C: Context> EngineControl for Engine<C> {
         }
         let cell = self.tenants.take_cell(application)?;
         session.attention = true;
-        let id = match session.streams.open(service, class) {
+        let id = match session.streams.open(service, claim) {
             Ok(id) => id,
             Err(error) => {
                 self.tenants.give_cell(application, cell);
@@ -354,7 +354,7 @@ impl<C: Context> EngineControl for Engine<C> {
             }
         };
         session.streams.assign(id, application);
-        Ok(attach(&self.shared, slot, session, application, id, class, cell))
+        Ok(attach(&self.shared, slot, session, application, id, claim, cell))
     }
 
     fn channels(&self) -> Vec<ChannelReport> {

@@ -151,7 +151,7 @@ impl World {
     fn open(&mut self) -> (StreamSeed, StreamSeed) {
         let ours = self.hosts[0]
             .engine
-            .open_stream(0, ApplicationId::LOCAL, SERVICE, Class::Throughput)
+            .open_stream(0, ApplicationId::LOCAL, SERVICE, Class::Throughput.into())
             .unwrap();
         let backlog = Arc::clone(&lock(&self.hosts[1].shared.runtime.listeners)[&SERVICE]);
         let limit = self.now() + Duration::from_millis(100);

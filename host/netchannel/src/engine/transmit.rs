@@ -99,7 +99,7 @@ impl<C: Context> Engine<C> {
         while let Some(backlog) = session.streams.poll_backlog() {
             let key = SchedulerKey(u64::from(backlog.stream.0));
             session.scheduler.pin(key, backlog.via);
-            session.scheduler.on_backlog(key, backlog.class, backlog.bytes);
+            session.scheduler.on_backlog(key, backlog.claim, backlog.bytes);
         }
         if session.scheduler.is_idle() {
             return false;
@@ -207,7 +207,7 @@ impl<C: Context> Engine<C> {
         view.message_due = true;
         let remaining = sending.sendable();
         if remaining != assignment.left {
-            session.scheduler.on_backlog(assignment.stream, sending.class(), remaining);
+            session.scheduler.on_backlog(assignment.stream, sending.claim(), remaining);
         }
         Ok(sent > 0)
     }

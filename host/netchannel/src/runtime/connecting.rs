@@ -73,7 +73,7 @@ impl Connecting {
                 }
                 Stage::Session(Arc::clone(keeper), reply)
             }
-            Reach::There(attachment) => Stage::Asked(attachment.connect(peer, options.class)?),
+            Reach::There(attachment) => Stage::Asked(attachment.connect(peer, options.claim())?),
         };
         Ok(Self { reach: reach.clone(), peer, options, stage })
     }
@@ -108,8 +108,8 @@ impl Connecting {
                 let timeout = deadline.map(|at| at.saturating_since(now()));
                 let session = reply.wait(timeout).ok_or(Error::WouldBlock)?;
                 let open = |session: Arc<SessionShared>| {
-                    let (service, class) = (self.peer.port(), self.options.class);
-                    keeper.inner.open_stream(&session, ApplicationId::LOCAL, service, class)
+                    let (service, claim) = (self.peer.port(), self.options.claim());
+                    keeper.inner.open_stream(&session, ApplicationId::LOCAL, service, claim)
                 };
                 Some(session.and_then(open))
             }

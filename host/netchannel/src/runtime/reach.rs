@@ -316,7 +316,8 @@ impl Keeper {
             device: inner.device.name.clone(),
             provider: inner.device.provider,
             channels: seed.channels(),
-            class: seed.class,
+            class: seed.claim.class,
+            weight: seed.claim.weight,
             policy: inner.config.policy,
             reason: inner.reason.clone(),
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use netchannel_units::{Class, GroupId};
+use netchannel_units::{Claim, GroupId};
 
 use crate::application::ApplicationId;
 use crate::engine::Drive;
@@ -114,11 +114,11 @@ impl RuntimeInner {
         session: &SessionShared,
         application: ApplicationId,
         service: u16,
-        class: Class,
+        claim: Claim,
     ) -> Result<StreamSeed, Error> {
-        let part = self.part_for(session, class)?;
+        let part = self.part_for(session, claim.class)?;
         self.with_engine(self.group(part.group), |engine| {
-            engine.control().open_stream(part.slot, application, service, class)
+            engine.control().open_stream(part.slot, application, service, claim)
         })
     }
 

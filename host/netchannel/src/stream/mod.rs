@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
-use netchannel_units::{Class, Timestamp};
+use netchannel_units::{Class, Timestamp, Weight};
 use netchannel_verbs::device::Provider;
 use netchannel_wire::frame::reset;
 
@@ -51,6 +51,8 @@ pub struct StreamInfo {
     pub channels: u16,
     /// The stream's class.
     pub class: Class,
+    /// Its part of what the class gets beside other streams.
+    pub weight: Weight,
     /// How it is spread over Channels.
     pub policy: Policy,
     /// Why this device.

@@ -1,6 +1,6 @@
 //! Commands of the application.
 
-use netchannel_units::{Class, StreamOffset, Timestamp};
+use netchannel_units::{Claim, StreamOffset, Timestamp};
 use netchannel_wire::StreamId;
 
 use super::queues::IDLE_RELEASE;
@@ -18,10 +18,10 @@ impl Streams {
     ///
     /// # Errors
     /// [`StreamError::NumbersExhausted`], [`StreamError::TooMany`].
-    pub fn open(&mut self, service: u16, class: Class) -> Result<StreamId, StreamError> {
+    pub fn open(&mut self, service: u16, claim: impl Into<Claim>) -> Result<StreamId, StreamError> {
         let id = self.take_id()?;
         let send = SendHalf::new(self.first_credit());
-        self.insert(id, class, service, Opening::New, send);
+        self.insert(id, claim.into(), service, Opening::New, send);
         Ok(id)
     }
 

@@ -1,6 +1,6 @@
 //! What goes in and out of the table of streams.
 
-use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset};
+use netchannel_units::{ByteRange, ChannelId, Claim, StreamOffset};
 use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, StreamId};
 
@@ -126,8 +126,8 @@ pub struct Outgoing {
 pub struct Backlog {
     /// The stream.
     pub stream: StreamId,
-    /// Its class.
-    pub class: Class,
+    /// Its class and weight.
+    pub claim: Claim,
     /// Bytes that could go now.
     pub bytes: u64,
     /// The Channel they must use, if it matters.
@@ -139,8 +139,8 @@ pub struct Backlog {
 pub struct Incoming {
     /// The stream.
     pub stream: StreamId,
-    /// Its class.
-    pub class: Class,
+    /// Its class and weight.
+    pub claim: Claim,
     /// The listener it wants.
     pub service: u16,
 }

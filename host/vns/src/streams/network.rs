@@ -1,6 +1,6 @@
 //! Frames from the peer.
 
-use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp};
+use netchannel_units::{ByteRange, ChannelId, Claim, StreamOffset, Timestamp};
 use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, StreamId};
 
@@ -27,7 +27,9 @@ impl Streams {
     ) -> Result<Placement, ProtocolError> {
         let id = frame.stream();
         match *frame {
-            Frame::Open { class, service, limit, .. } => self.on_open(id, class, service, limit)?,
+            Frame::Open { class, weight, service, limit, .. } => {
+                self.on_open(id, Claim { class, weight }, service, limit)?;
+            }
             Frame::Data { offset, backlog, bytes, .. } => {
                 let range = ByteRange::new(offset, bytes.len() as u64)
                     .ok_or(ProtocolError::Unexpected { stream: id, what: "bytes past 2^64" })?;
@@ -110,7 +112,7 @@ impl Streams {
     fn on_open(
         &mut self,
         id: StreamId,
-        class: Class,
+        claim: Claim,
         service: u16,
         limit: StreamOffset,
     ) -> Result<(), ProtocolError> {
@@ -128,8 +130,8 @@ impl Streams {
             return Err(ProtocolError::TooManyStreams(id));
         }
         self.theirs += 1;
-        self.insert(id, class, service, Opening::Done, SendHalf::new(limit));
-        self.queues.incoming.push_back(Incoming { stream: id, class, service });
+        self.insert(id, claim, service, Opening::Done, SendHalf::new(limit));
+        self.queues.incoming.push_back(Incoming { stream: id, claim, service });
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What to send, and what changed.
 
-use netchannel_units::{ChannelId, Class};
+use netchannel_units::{ChannelId, Claim};
 use netchannel_wire::{Frame, StreamId};
 
 use super::Streams;
@@ -78,7 +78,8 @@ impl Streams {
             let frame = match what {
                 Owed::OPEN => Some(Frame::Open {
                     stream: id,
-                    class: stream.class,
+                    class: stream.claim.class,
+                    weight: stream.claim.weight,
                     service: stream.service,
                     limit: eager,
                 }),
@@ -171,7 +172,7 @@ impl Streams {
             if stream.may_send() {
                 return Some(Backlog {
                     stream: id,
-                    class: stream.class,
+                    claim: stream.claim,
                     bytes: stream.send.sendable(),
                     via: stream.pinned(),
                 });
@@ -210,7 +211,7 @@ impl Streams {
     pub fn sending(&mut self, id: StreamId) -> Option<Sending<'_>> {
         let stream = self.table.get_mut(&id.0).filter(|s| s.may_send())?;
         let (eager, bulk_min) = (self.config.eager_chunk, self.config.bulk_min);
-        Some(Sending { id, class: stream.class, half: &mut stream.send, eager, bulk_min })
+        Some(Sending { id, claim: stream.claim, half: &mut stream.send, eager, bulk_min })
     }
 }
 
@@ -218,16 +219,16 @@ impl Streams {
 #[derive(Debug)]
 pub struct Sending<'a> {
     id: StreamId,
-    class: Class,
+    claim: Claim,
     half: &'a mut SendHalf,
     eager: u64,
     bulk_min: u64,
 }
 
 impl Sending<'_> {
-    /// Its class.
-    pub fn class(&self) -> Class {
-        self.class
+    /// Its class and weight.
+    pub fn claim(&self) -> Claim {
+        self.claim
     }
 
     /// Bytes that could be sent now.

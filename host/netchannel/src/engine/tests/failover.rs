@@ -204,8 +204,9 @@ fn run(shape: Shape) -> Outcome {
         assert!(world.now() - start < Duration::from_secs(5), "stuck: {}", stuck());
         if opened < shape.streams && random.below(40 / shape.lazy) == 0 {
             let engine = &mut world.hosts[0].engine;
-            let ours =
-                engine.open_stream(0, ApplicationId::LOCAL, SERVICE, Class::Throughput).unwrap();
+            let ours = engine
+                .open_stream(0, ApplicationId::LOCAL, SERVICE, Class::Throughput.into())
+                .unwrap();
             for direction in 0..2u64 {
                 ways.push(Way {
                     from: direction as usize,
