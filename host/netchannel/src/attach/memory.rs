@@ -27,7 +27,8 @@ impl Memory {
         Self { regions, mappings: Mutex::default(), cells: Mutex::default() }
     }
 
-    /// Maps a region.
+    /// Maps a region. One that is mapped already stays where it is: two threads may have asked for it at
+    /// the same time, and the first uses it by now.
     pub(super) fn add(
         &self,
         number: u32,
@@ -36,11 +37,15 @@ impl Memory {
         fd: OwnedFd,
     ) -> Result<(), Error> {
         let what = "mapping the engine's memory";
+        let mut mappings = lock(&self.mappings);
+        if mappings.contains_key(&number) {
+            return Ok(());
+        }
         let memory = SharedMemory::from_fd(fd, len as usize).map_err(Error::shared_memory(what))?;
         let mapping = if writable { memory.map() } else { memory.map_read_only() };
         let mapping = mapping.map_err(Error::shared_memory(what))?;
         let base = mapping.as_ptr();
-        lock(&self.mappings).insert(number, Arc::new(mapping));
+        mappings.insert(number, Arc::new(mapping));
         self.regions.insert(RegionId(number), base);
         Ok(())
     }
@@ -71,5 +76,26 @@ impl Memory {
             let word = &cell.state().engine.flags;
             word.fetch_or(flags::DEAD, std::sync::atomic::Ordering::Release);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::place;
+
+    #[test]
+    fn memory_that_comes_twice_stays_where_it_is() {
+        let shared = SharedMemory::create("netchannel-test", 4_096).unwrap();
+        let memory = Memory::new();
+        let add = || {
+            let fd = shared.fd().try_clone_to_owned().unwrap();
+            memory.add(7, 4_096, true, fd).unwrap();
+            memory.regions.resolve(place(RegionId(7), 0)).unwrap()
+        };
+        let first = add();
+        assert_eq!(add(), first);
+        memory.forget(7);
+        assert!(memory.regions.resolve(place(RegionId(7), 0)).is_none());
     }
 }
