@@ -378,6 +378,32 @@ fn refusals_die_with_their_channel() {
     }
 }
 
+/// Bytes are refused, and nobody wants them any more: they are sent once more, or given up.
+#[test]
+fn refused_bytes_that_nobody_wants_end_the_stream() {
+    for seed in seeds(16) {
+        let shape = Shape { slabs_at_start: 0, max_slabs: 0, ..SHAPE };
+        let mut model = Model::new(seed, shape);
+        let id = model.hosts[0].open(80);
+        model.settle();
+        model.hosts[0].write(id, 10_000);
+        model.hosts[0].streams.finish(StreamId(id));
+        for _ in 0..16 {
+            model.pump(0);
+        }
+        for channel in 0..model.channels.len() {
+            while model.deliver(channel, 0) {}
+        }
+        assert!(model.hosts[1].streams.owing() > 0, "nothing was refused");
+        for host in &mut model.hosts {
+            host.streams.release(StreamId(id), 7);
+            host.apps.get_mut(&id).unwrap().released = true;
+        }
+        model.settle();
+        assert!(model.hosts.iter().all(|host| host.streams.is_empty()), "{}", stuck(&model));
+    }
+}
+
 /// FIN overtakes the bytes; credit flows on.
 #[test]
 fn finished_at_once() {
@@ -410,4 +436,19 @@ fn windows_grow_while_paths_fail() {
         again += model.hosts.iter().map(|h| h.again).sum::<u64>();
     }
     assert!(again > 1_000, "{again} chunks sent again");
+}
+/// Paths that fail, streams that end in every way and memory that is short, all at once.
+#[test]
+fn every_trouble_at_once() {
+    for seed in seeds(60) {
+        let shape = Shape {
+            channels: 2 + (seed % 4) as u16,
+            slabs_at_start: (seed % 2) as usize,
+            max_slabs: 1 + (seed % 3) as usize * 2,
+            eager_credit: 16_384 << (seed % 3),
+            window_log2: 17 + (seed % 5) as u8,
+        };
+        let (streams, deaths, unruly) = (2 + (seed % 7) as usize, 20 + seed % 50, seed % 4 * 8);
+        run(seed, shape, Load { write_log2: 15 + seed % 6, streams, deaths, unruly, ..LOAD });
+    }
 }

@@ -267,12 +267,17 @@ impl ReceiveHalf {
 
     /// Whether CREDIT tells the peer anything.
     pub fn wants_credit(&self) -> bool {
-        let open = matches!(self.state, ReceiveState::Open | ReceiveState::FinalKnown(_));
-        open && !self.discard && !self.starved
+        self.may_get_bytes() && (self.discard || !self.starved)
+    }
+
+    fn may_get_bytes(&self) -> bool {
+        matches!(self.state, ReceiveState::Open | ReceiveState::FinalKnown(_))
     }
 
     fn credit_limit(&self, limits: ReceiveLimits) -> StreamOffset {
         match &self.current {
+            // What was refused needs no room any more; the stream cannot end without it.
+            _ if self.discard => self.promised,
             Some(window) => self.capacity(window),
             None => self.consumed + limits.eager,
         }
@@ -281,6 +286,9 @@ impl ReceiveHalf {
     /// Whether the peer should hear of new credit: when a quarter of the window is to be had, or
     /// when it can send nothing without it.
     pub fn credit_due(&self, limits: ReceiveLimits) -> bool {
+        if self.discard {
+            return self.may_get_bytes() && self.limit < self.promised;
+        }
         if self.starved || !self.wants_more() {
             return false;
         }

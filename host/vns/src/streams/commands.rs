@@ -104,12 +104,14 @@ impl Streams {
 
     /// The application reads no more.
     pub fn stop(&mut self, id: StreamId, code: u32) {
+        let limits = self.limits();
         let Some(stream) = self.table.get_mut(&id.0) else { return };
         // A window that the peer may write into comes back with its FIN or its RETURN: STOP makes
         // it reset.
         if stream.receive.stop(self.accounts.pool(stream.account)) {
             stream.stop_code = code;
-            self.queues.owe(id, stream, Owed::STOP);
+            let credit = if stream.receive.credit_due(limits) { Owed::CREDIT } else { Owed::NONE };
+            self.queues.owe(id, stream, Owed::STOP | credit);
         }
         self.retire(id);
     }
