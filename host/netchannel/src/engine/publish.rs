@@ -65,11 +65,18 @@ pub(super) fn tell(
     woken + wake_waiters(ports, stream)
 }
 
-/// Wakes the threads that wait for this stream.
+/// Wakes the threads that wait for this stream; who writes, when there is as much room as it waits
+/// for: every confirmation makes some.
 fn wake_waiters(ports: &[EnginePort], stream: &EngineStream) -> u64 {
-    let waiters = &stream.cell.state().application;
-    let waiters = [&waiters.read_waiter, &waiters.write_waiter];
-    waiters.into_iter().map(|waiter| wake(ports, stream.application, waiter)).sum()
+    let state = stream.cell.state();
+    let waiters = &state.application;
+    let mut woken = wake(ports, stream.application, &waiters.read_waiter);
+    // A thread notes what it waits for, then itself, then looks again after a fence: if this is
+    // too early to see the first, that sees what was published.
+    if waiters.write_waiter.load(Relaxed) != 0 && state.is_writable() {
+        woken += wake(ports, stream.application, &waiters.write_waiter);
+    }
+    woken
 }
 
 fn wake(ports: &[EnginePort], application: ApplicationId, waiter: &AtomicU32) -> u64 {
