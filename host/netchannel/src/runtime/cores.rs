@@ -2,6 +2,7 @@
 //!
 //! - [`core`](self::core): one of them, a thread.
 //! - [`balance`]: groups move by load.
+//! - [`crowd`]: who may spin while it waits, and who takes turns.
 //!
 //! A group belongs to a core, or to nobody: then applications' threads drive it. Whose it is, is
 //! one word that the core reads before each pass; a change takes effect at the next one, because
@@ -11,6 +12,7 @@
 
 mod balance;
 mod core;
+mod crowd;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex};
@@ -23,9 +25,12 @@ use crate::error::Error;
 use crate::runtime::RuntimeInner;
 use crate::runtime::cores::balance::Balance;
 use crate::runtime::cores::core::Core;
+use crate::runtime::cores::crowd::{Crowd, Place};
 use crate::runtime::group::Group;
 use crate::shared::{Counter, lock};
 use crate::stats::CoreStats;
+
+pub(super) use crowd::Turn;
 
 /// Polling cores of a runtime at most.
 pub(crate) const MAX_CORES: usize = 16;
@@ -73,23 +78,7 @@ pub(super) struct Cores {
     next_look: AtomicU64,
     /// Groups that changed cores.
     pub(super) moves: Counter,
-    /// Processors that this process had at its start.
-    processors: usize,
-    /// Applications' threads that watch memory while polling cores poll for them.
-    watching: AtomicUsize,
-}
-
-/// The right of a thread to spin while it waits.
-pub(super) struct Place<'a> {
-    taken: Option<&'a AtomicUsize>,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if let Some(places) = self.taken {
-            places.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
+    crowd: Crowd,
 }
 
 struct State {
@@ -119,29 +108,23 @@ impl Cores {
             next_look: AtomicU64::new(0),
             balance: Mutex::new(Balance::new(groups)),
             moves: Counter::default(),
-            processors,
-            watching: AtomicUsize::new(0),
+            crowd: Crowd::new(processors),
         })
     }
 
-    /// Whether a thread that has to wait may spin. Who drives an engine itself may. Who waits for a
-    /// polling core may if there is a processor for it beside those of the cores and of the others who
-    /// do so, and one that is left to everything else: without, it would hold up the thread that it
-    /// waits for.
+    /// Whether a thread that has to wait may spin.
     pub(super) fn let_spin(&self) -> Option<Place<'_>> {
-        let cores = self.count();
-        if cores == 0 {
-            return Some(Place { taken: None });
-        }
-        let places = places_beside(cores, self.processors);
-        let one_more = |taken| (taken < places).then_some(taken + 1);
-        let taken = self.watching.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        taken.ok().map(|_| Place { taken: Some(&self.watching) })
+        self.crowd.let_spin(self.count())
     }
 
-    /// Whether polling cores and applications' threads have to take turns on the processors.
+    /// For a thread that begins to wait.
+    pub(super) fn turn(&self) -> Turn<'_> {
+        self.crowd.turn(self.count() == 0)
+    }
+
+    /// Whether polling cores and applications' threads have to share processors.
     pub(super) fn is_crowded(&self) -> bool {
-        places_beside(self.count(), self.processors) == 0
+        self.crowd.shares_with(self.count())
     }
 
     pub(super) fn count(&self) -> usize {
@@ -184,12 +167,6 @@ impl Cores {
         SPINNING.fetch_add(spinning, Ordering::Relaxed);
         SPINNING.fetch_sub(std::mem::replace(&mut state.spinning, spinning), Ordering::Relaxed);
     }
-}
-
-/// Threads that may spin beside `cores` polling cores: the machine keeps a processor for everything
-/// else.
-fn places_beside(cores: usize, processors: usize) -> usize {
-    processors.saturating_sub(cores + 1)
 }
 
 /// Processors that this process may use.
@@ -358,23 +335,6 @@ mod tests {
         assert_eq!(spin(1, 2, 0), (1, Idle::Spin));
         assert_eq!(spin(1, 2, 1), (1, Idle::Sleep), "polls, but does not spin");
         assert_eq!(spin(1, 1, 0), (1, Idle::Sleep));
-    }
-
-    #[test]
-    fn who_waits_for_a_polling_core_spins_only_on_a_processor_that_is_free() {
-        let mut cores = Cores::new(4, Idle::Spin).unwrap();
-        cores.processors = 4;
-        assert!(cores.let_spin().is_some(), "nobody else polls");
-        assert!(!cores.is_crowded());
-        cores.count.store(1, Ordering::Relaxed);
-        let first = cores.let_spin();
-        assert!(first.is_some() && cores.let_spin().is_some());
-        let second = cores.let_spin();
-        assert!(second.is_some() && cores.let_spin().is_none(), "one processor is left to others");
-        drop((first, second));
-        assert!(cores.let_spin().is_some());
-        cores.processors = 2;
-        assert!(cores.let_spin().is_none() && cores.is_crowded());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! It drives the engine that it waits for, and the others now and then, or watches memory while
 //! polling cores do that and there is a processor to do it on; with
-//! [`Idle::Sleep`] it sleeps after a short while. Before it sleeps it notes itself where the
+//! [`Idle::Sleep`] it sleeps after a short while. Where more threads wait than there are processors
+//! to spin on, each lets the next one look after every pass. Before it sleeps it notes itself where the
 //! engine looks after publishing, and looks once more itself: flag, fence, re-check, sleep.
 
 use std::os::fd::BorrowedFd;
@@ -18,6 +19,7 @@ use crate::config::{Config, Idle};
 use crate::engine::EVENT_FDS;
 use crate::error::Error;
 use crate::port::PortShared;
+use crate::runtime::cores::Turn;
 use crate::runtime::group::Group;
 use crate::runtime::{Keeper, RuntimeInner, now};
 
@@ -29,6 +31,10 @@ pub(crate) const YIELD_AFTER: Duration = Duration::from_millis(1);
 /// Reading the clock costs as much as looking for messages, so an idle loop does it only every so
 /// many passes: about half a microsecond.
 const PASSES_PER_CLOCK: u32 = 8;
+
+/// Who waits no longer than this does not count among those who take turns on the processors: longer
+/// than a round trip to a peer that polls.
+const LONG_WAIT: Duration = Duration::from_micros(4);
 
 /// Something to wait for.
 pub(crate) trait Waitable {
@@ -76,8 +82,9 @@ impl Keeper {
         deadline: Option<Timestamp>,
     ) -> Result<Waited, Error> {
         let inner = &*self.inner;
+        let mut turn = inner.cores.turn();
         if let Some(_place) = inner.cores.let_spin()
-            && inner.poll_for(what, deadline) == Some(Waited::Ready)
+            && inner.poll_for(what, deadline, &mut turn) == Some(Waited::Ready)
         {
             return Ok(Waited::Ready);
         }
@@ -89,7 +96,11 @@ impl Keeper {
             Some(group) => self.with_port_at(group, |port| Arc::clone(&port.shared))?,
             None => self.with_port(|port| Arc::clone(&port.shared))?,
         };
-        let sleep = || inner.sleep_on_events(&port, what, deadline);
+        turn.join();
+        let sleep = || {
+            inner.sleep_on_events(&port, what, deadline);
+            turn.pass_on();
+        };
         let waited = sleep_until(what, &port, deadline, sleep);
         inner.groups_of(what).iter().for_each(Group::tell_helper);
         Ok(waited)
@@ -155,7 +166,12 @@ impl RuntimeInner {
     }
 
     /// Polls until ready, the deadline, or (with `Idle::Sleep`) the end of the short while.
-    fn poll_for(&self, what: &dyn Waitable, deadline: Option<Timestamp>) -> Option<Waited> {
+    fn poll_for(
+        &self,
+        what: &dyn Waitable,
+        deadline: Option<Timestamp>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Waited> {
         let start = now();
         let until = spin_limit(&self.config, start, deadline);
         let groups = self.groups_of(what);
@@ -170,6 +186,9 @@ impl RuntimeInner {
                 // It may take the engine for abandoned if this thread had lost its processor.
                 groups.iter().for_each(Group::tell_helper);
                 self.poll_others(what, time);
+                if time - start >= LONG_WAIT {
+                    turn.join();
+                }
             }
             let mut drove = false;
             for group in groups {
@@ -196,6 +215,9 @@ impl RuntimeInner {
             }
             if until.is_some_and(|until| time >= until) {
                 return None;
+            }
+            if turn.pass_on() {
+                continue;
             }
             if time - moved_at >= YIELD_AFTER {
                 moved_at = time;
