@@ -95,7 +95,7 @@ impl<C: Context> Engine<C> {
         let direct = self.context.attributes().moves_bytes_while_posting();
         let chunk = match self.config.chunk {
             // In the cache of the core that copies, and of the one that reads meanwhile.
-            0 if direct => 128 << 10,
+            0 if direct => 256 << 10,
             0 => 256 << 10,
             bytes => bytes as u64,
         };

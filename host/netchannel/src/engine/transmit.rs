@@ -22,6 +22,9 @@ const MESSAGE_BYTES: u64 = 32 << 10;
 
 /// A remainder of a message smaller than this is not worth an eager frame of a longer chunk.
 const MIN_EAGER: usize = 256;
+/// Borrowed bytes are confirmed sooner in smaller pieces, so that less is left to keep when their
+/// writer's call ends.
+const BORROWED_PIECE: u64 = 128 << 10;
 
 impl<C: Context> Engine<C> {
     /// Sends what a session may send now. True if something left.
@@ -159,6 +162,7 @@ impl<C: Context> Engine<C> {
         let most = message_bytes(&self.shared);
         let Some(channel) = self.group.channel_mut(key) else { return Ok(false) };
         let borrow = session.borrowed(id);
+        let piece = if borrow.is_some() { BORROWED_PIECE } else { u64::MAX };
         let entry = session.table.get(&id.0);
         let buffers = entry.and_then(|entry| self.tenants.buffers_of(entry.application));
         let (Some(mut sending), Some(entry), Some(buffers)) =
@@ -170,7 +174,7 @@ impl<C: Context> Engine<C> {
         let counters = &self.shared.counters;
         let mut left = assignment.bytes;
         while left > 0 {
-            let Some(chunk) = sending.next_chunk(left) else { break };
+            let Some(chunk) = sending.next_chunk(left.min(piece)) else { break };
             let Some((chunk, source)) = locate(entry, borrow, buffers, chunk, direct) else {
                 break;
             };
