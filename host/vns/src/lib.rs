@@ -4,7 +4,7 @@
 //! application commands in, and asks what to send and what changed:
 //!
 //! 1. inputs: [`Streams::open`], [`Streams::write`], [`Streams::consume`], [`Streams::on_frame`],
-//!    [`Streams::on_confirmed`], ...
+//!    [`Streams::on_message_confirmed`], ...
 //! 2. outputs, until each is empty: [`Streams::poll_control`] (frames other than bytes),
 //!    [`Streams::poll_backlog`] (streams whose sendable bytes changed), [`Streams::poll_touched`]
 //!    (streams whose state the application should see), [`Streams::poll_incoming`],
@@ -21,7 +21,7 @@
 //!
 //! # What the engine owes the streams
 //!
-//! - What a message carried goes to [`Streams::on_confirmed`] when the peer has acknowledged the
+//! - What a message carried goes to [`Streams::on_message_confirmed`] when the peer has acknowledged the
 //!   message, after the frames of the message that says so.
 //! - No message leaves a Channel that [`Streams::has_refusals`] with a higher acknowledgement than
 //!   the one before: the peer would let go of bytes that were refused.

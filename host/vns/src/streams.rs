@@ -80,7 +80,7 @@ impl Streams {
     }
 
     fn limits(&self) -> ReceiveLimits {
-        ReceiveLimits { eager: self.config.eager_credit, window_log2: self.config.window_log2 }
+        self.config.receive_limits()
     }
 
     fn is_ours(&self, id: StreamId) -> bool {

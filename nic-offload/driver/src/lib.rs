@@ -20,4 +20,4 @@ pub mod receive_slots;
 pub use error::DriverError;
 pub use group::{ChannelKey, Event, Group, GroupConfig};
 pub use offload_plan::{PlanRow, Worker, offload_plan};
-pub use rc_channel::{RcChannel, Source};
+pub use rc_channel::{RcChannel, Source, Target};

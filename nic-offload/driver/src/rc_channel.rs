@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 
 use netchannel_channel::{Channel, ChannelConfig, Controller, Kind, State};
-use netchannel_units::{ChannelId, StreamOffset, Timestamp};
+use netchannel_units::{ByteRange, ChannelId, StreamOffset, Timestamp};
 use netchannel_verbs::queue_pair::ConnectOptions;
 use netchannel_verbs::work::{SendOperation, Slices};
 use netchannel_verbs::{
     Access, Context, Endpoint, LocalSlice, MemoryRegion, QueuePair, RemoteKey, SendRequest,
     SourcePort,
 };
+use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, MessageDraft, StreamId};
 
 use crate::error::DriverError;
@@ -33,6 +34,23 @@ pub struct Source {
     pub local_key: u32,
     /// Move the bytes while posting: the memory is needed no longer than that, and no key.
     pub inline: bool,
+}
+
+/// Where bulk bytes go: memory of the peer, and what announces them.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The stream.
+    pub stream: StreamId,
+    /// The window.
+    pub grant: GrantId,
+    /// Which bytes.
+    pub range: ByteRange,
+    /// Bytes that wait behind them.
+    pub backlog: u32,
+    /// Address in the peer's terms.
+    pub address: u64,
+    /// The peer's key.
+    pub key: u32,
 }
 
 /// A message on the send queue.
@@ -293,20 +311,20 @@ impl<C: Context, T> RcChannel<C, T> {
         true
     }
 
-    /// Adds a WRITE to the post list of the draft, and the frame that announces it. False as in
-    /// [`push`](Self::push), or if the send queue has no room for it.
+    /// Adds a WRITE to the post list of the draft, and the Written frame that announces it. False
+    /// as in [`push`](Self::push), or if the send queue has no room for it.
     ///
     /// # Safety
     /// The source stays valid and unchanged until the draft's message was confirmed or the
     /// Channel failed; with `inline`, until [`flush`](Self::flush) returned.
-    pub unsafe fn push_write(
-        &mut self,
-        source: Source,
-        address: u64,
-        key: u32,
-        announcement: &Frame<'_>,
-    ) -> bool {
-        if !self.may_write() || !self.push(announcement) {
+    pub unsafe fn push_write(&mut self, source: Source, target: &Target) -> bool {
+        if !self.may_write() {
+            return false;
+        }
+        let Some(slot) = self.open_draft() else { return false };
+        let buffer = Self::slot_bytes_mut(&mut self.slots, slot, self.slot_bytes);
+        let &Target { stream, grant, range, backlog, address, key } = target;
+        if self.draft.push_written(buffer, stream, grant, range, backlog).is_err() {
             return false;
         }
         self.write_bytes += u64::from(source.length);

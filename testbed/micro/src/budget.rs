@@ -32,8 +32,6 @@ const fn budget(item: &'static str, nanoseconds: f64, case: &'static str) -> Bud
     Budget { item, nanoseconds, case, without: None }
 }
 
-const COPY: Option<&str> = Some("copy/4-KiB-chunk");
-
 const BUDGETS: &[Budget] = &[
     budget("ring push, a fence per batch", 10.0, "ring/push"),
     budget("ring pop, a fence per batch", 10.0, "ring/pop"),
@@ -43,12 +41,21 @@ const BUDGETS: &[Budget] = &[
     budget("frame header, decode", 5.0, "wire/decode-frame"),
     budget("scheduler decision", 20.0, "scheduler/decision"),
     budget("on_acks", 20.0, "channel/on-acks"),
-    // Posting copies the payload on the NIC in memory; the receiver finds it in its window.
+    // A device posts, matches and completes by itself; the one in memory does it on the processor,
+    // and copies the payload while posting. The receiver finds the payload in its window.
     Budget {
-        without: COPY,
-        ..budget("4 KiB chunk, sender, without the copy", 80.0, "stack/4-KiB-chunk-sender")
+        without: Some("nic/4-KiB-chunk-sender"),
+        ..budget("4 KiB chunk, sender: the stack alone", 80.0, "stack/4-KiB-chunk-sender")
     },
-    budget("4 KiB chunk, receiver", 80.0, "stack/4-KiB-chunk-receiver"),
+    Budget {
+        without: Some("nic/4-KiB-chunk-receiver"),
+        ..budget("4 KiB chunk, receiver: the stack alone", 80.0, "stack/4-KiB-chunk-receiver")
+    },
+    Budget {
+        without: Some("copy/4-KiB-chunk"),
+        ..budget("4 KiB chunk, sender with the NIC in memory", 80.0, "stack/4-KiB-chunk-sender")
+    },
+    budget("4 KiB chunk, receiver with the NIC in memory", 80.0, "stack/4-KiB-chunk-receiver"),
 ];
 
 /// One row of the table.
@@ -157,6 +164,7 @@ mod tests {
         let cases =
             vec![measured("stack/4-KiB-chunk-sender", 130.0), measured("copy/4-KiB-chunk", 60.0)];
         let table = Table::new("a machine".into(), cases);
+        // That of the stack alone needs what the NIC takes.
         let [row] = &table.budgets[..] else { panic!("{:?}", table.budgets) };
         assert_eq!((row.measured_ns, row.instructions, row.met), (70.0, Some(0.0), true));
         assert!(table.text().contains("| 80 ns | 70.00 ns | 0.0 | met |"), "{}", table.text());

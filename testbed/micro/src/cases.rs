@@ -1,6 +1,6 @@
 //! All cases.
 //!
-//! - [`copy`]: copies of payload, to be taken off what the stack costs.
+//! - [`copy`]: copies of payload, and [`nic`]: the NIC in memory, to be taken off what the stack costs.
 //! - [`ring`]: rings between an application and the engine.
 //! - [`wire`]: message headers and frames.
 //! - [`scheduler`]: its decisions.
@@ -9,6 +9,7 @@
 
 pub mod channel;
 pub mod copy;
+pub mod nic;
 pub mod ring;
 pub mod scheduler;
 pub mod stack;
@@ -18,9 +19,17 @@ use crate::case::Case;
 
 /// All cases, in the order of the layers.
 pub fn all() -> Vec<Case> {
-    [ring::CASES, wire::CASES, scheduler::CASES, channel::CASES, copy::CASES, stack::CASES]
-        .into_iter()
-        .flatten()
-        .map(|case| Case { ..*case })
-        .collect()
+    [
+        ring::CASES,
+        wire::CASES,
+        scheduler::CASES,
+        channel::CASES,
+        copy::CASES,
+        nic::CASES,
+        stack::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|case| Case { ..*case })
+    .collect()
 }

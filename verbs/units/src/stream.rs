@@ -129,10 +129,11 @@ impl RangeSet {
             return 0;
         }
         let ranges = self.ranges.get_or_insert_default();
-        // The ranges that overlap or touch `range` are `first..last`.
+        // The ranges that overlap or touch `range` are `first..last`: hardly ever more than two.
         let first = ranges.partition_point(|r| r.end < range.start);
-        let last = ranges.partition_point(|r| r.start <= range.end);
-        if first == last {
+        let touching = ranges[first..].iter().take_while(|r| r.start <= range.end).count();
+        let last = first + touching;
+        if touching == 0 {
             ranges.insert(first, range);
             return range.len();
         }
@@ -145,7 +146,9 @@ impl RangeSet {
             end: ranges[last - 1].end.max(range.end),
         };
         ranges[first] = merged;
-        ranges.drain(first + 1..last);
+        if touching > 1 {
+            ranges.drain(first + 1..last);
+        }
         range.len() - already
     }
 
@@ -179,7 +182,7 @@ impl RangeSet {
     /// returns the end; otherwise returns `from`. This is how a contiguous watermark moves on.
     pub fn advance(&mut self, from: StreamOffset) -> StreamOffset {
         let Some(ranges) = &mut self.ranges else { return from };
-        let covered = ranges.partition_point(|r| r.start <= from);
+        let covered = ranges.iter().take_while(|r| r.start <= from).count();
         if covered == 0 {
             return from;
         }

@@ -212,8 +212,8 @@ impl<C: Context> Session<C> {
             if let Carried::Chunk { range, .. } = item {
                 self.payload[number].confirmed += range.len();
             }
-            self.streams.on_confirmed(item);
         }
+        self.streams.on_message_confirmed(carried);
     }
 
     pub(crate) fn add_slab(&mut self, slab: WindowSlab<C>) {

@@ -1,7 +1,7 @@
 //! Streams to messages.
 
 use netchannel_channel::AckNeed;
-use netchannel_driver::{RcChannel, Source};
+use netchannel_driver::{RcChannel, Source, Target};
 use netchannel_scheduler::{Assignment, ChannelView, StreamKey as SchedulerKey};
 use netchannel_units::{ByteRange, ChannelId, Class, Timestamp};
 use netchannel_verbs::{Context, MemoryRegion};
@@ -421,11 +421,12 @@ fn bulk<C: Context>(
     source: Source,
     backlog: u32,
 ) -> Option<Chunk> {
-    let frame = Frame::Written { stream, grant: grant.id, range: chunk.range, backlog };
-    let address = grant.address_of(chunk.range.start);
+    let range = chunk.range;
+    let (grant, address, key) = (grant.id, grant.address_of(range.start), grant.key);
+    let target = Target { stream, grant, range, backlog, address, key };
     // SAFETY: the source is the stream's send buffer, which keeps the bytes until they are
     // confirmed, or (inline) the application's, which outlives the flush at the end of this pass.
-    unsafe { channel.push_write(source, address, grant.key, &frame) }.then_some(chunk)
+    unsafe { channel.push_write(source, &target) }.then_some(chunk)
 }
 
 /// Adds an eager chunk, or as much of it as the draft takes.

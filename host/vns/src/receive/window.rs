@@ -166,9 +166,13 @@ impl ReceiveHalf {
         // WRITEs into a granted window may be on their way up to the promise: the new one begins
         // behind them. Eager bytes are copied, so they may go into either.
         let granted = self.current.filter(|w| w.grant.is_some());
+        let largest = limits.largest_log2();
+        if granted.is_some_and(|w| w.lease.log2 >= largest) {
+            return Upgrade::Unneeded;
+        }
         let from = if granted.is_some() { self.promised } else { self.highest() };
         let least = log2_of(self.promised.saturating_since(from)).max(MIN_GRANT_LOG2);
-        let wanted = log2_of(backlog).min(limits.largest_log2()).max(least);
+        let wanted = log2_of(backlog).min(largest).max(least);
         let beaten = granted.map_or(0, |w| w.lease.log2);
         if beaten >= wanted {
             return Upgrade::Unneeded;

@@ -8,21 +8,42 @@ use super::{AccountIndex, Streams};
 use crate::stream::{Opening, Owed};
 
 impl Streams {
-    /// The peer's engine has processed a message that carried this. To be called after the frames
+    /// The peer's engine has processed a message that carried these. To be called after the frames
     /// of the message with the acknowledgement: a REFUSE may be among them.
+    pub fn on_message_confirmed(&mut self, carried: &[Carried]) {
+        // The chunks of a stream in a row: one look for the stream.
+        for run in carried.chunk_by(Carried::is_followed_by) {
+            match run {
+                [Carried::Chunk { stream, .. }, ..] => self.on_chunks_confirmed(*stream, run),
+                run => run.iter().for_each(|item| self.on_confirmed(item)),
+            }
+        }
+    }
+
+    fn on_chunks_confirmed(&mut self, id: StreamId, chunks: &[Carried]) {
+        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        let mut again = false;
+        for chunk in chunks {
+            if let Carried::Chunk { range, bulk, .. } = *chunk {
+                again |= stream.send.on_confirmed(range, bulk);
+            }
+        }
+        if again {
+            self.queues.note_backlog(id, stream);
+        }
+        self.queues.touch(id, stream);
+        self.queues.note_return(id, stream);
+        if stream.is_over() {
+            self.retire(id);
+        }
+    }
+
+    /// One item of [`on_message_confirmed`](Self::on_message_confirmed).
     pub fn on_confirmed(&mut self, carried: &Carried) {
         let limits = self.limits();
         match *carried {
-            Carried::Chunk { stream: id, range, bulk } => {
-                let Some(stream) = self.table.get_mut(&id.0) else { return };
-                if stream.send.on_confirmed(range, bulk) {
-                    self.queues.note_backlog(id, stream);
-                }
-                self.queues.touch(id, stream);
-                self.queues.note_return(id, stream);
-                if stream.is_over() {
-                    self.retire(id);
-                }
+            Carried::Chunk { stream, .. } => {
+                self.on_chunks_confirmed(stream, std::slice::from_ref(carried));
             }
             Carried::Control { stream: id, what } => {
                 let Some(stream) = self.table.get_mut(&id.0) else { return };

@@ -5,6 +5,7 @@ use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, StreamId};
 
 use crate::pool::Lease;
+use crate::receive::ReceiveLimits;
 pub use crate::stream::Owed;
 
 /// Which side of the session this is.
@@ -33,6 +34,13 @@ pub struct StreamsConfig {
     /// Fewer bytes than this go eagerly even where there is a window. At least 1 KiB: a peer that
     /// gets bulk bytes out of order in smaller pieces takes that for an attack.
     pub bulk_min: u64,
+}
+
+impl StreamsConfig {
+    /// What limits receiving halves.
+    pub(crate) fn receive_limits(&self) -> ReceiveLimits {
+        ReceiveLimits { eager: self.eager_credit, window_log2: self.window_log2 }
+    }
 }
 
 /// What a message carried for the streams; comes back confirmed or lost.
@@ -64,6 +72,14 @@ pub enum Carried {
 }
 
 impl Carried {
+    /// Whether both are bytes of the same stream.
+    pub(super) fn is_followed_by(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Chunk { stream, .. }, Self::Chunk { stream: other, .. }) => stream == other,
+            _ => false,
+        }
+    }
+
     /// Whether it refuses bytes of the peer: until it is confirmed the peer must not take the message
     /// that brought those bytes for processed, whatever happens to the Channel.
     pub fn is_refusal(&self) -> bool {

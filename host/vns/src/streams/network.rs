@@ -4,7 +4,9 @@ use netchannel_units::{ByteRange, ChannelId, Claim, StreamOffset, Timestamp};
 use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, StreamId};
 
-use super::items::{Incoming, Placement};
+use super::accounts::Accounts;
+use super::items::{Incoming, Placement, StreamsConfig};
+use super::queues::Queues;
 use super::{MAX_PEER_STREAMS, Streams};
 use crate::error::ProtocolError;
 use crate::receive::{Arrival, Piece, Upgrade, Violation};
@@ -160,37 +162,37 @@ impl Streams {
         backlog: u32,
     ) -> Result<Placement, ProtocolError> {
         let limits = self.limits();
-        let Some(stream) = known(&mut self.table, id) else { return self.on_stray(id) };
+        let Some(mut stream) = known(&mut self.table, id) else { return self.on_stray(id) };
         let account = stream.account;
         if stream.receive.current().is_none()
             && !self.accounts.pool(account).has(limits.eager_log2())
         {
             self.reclaim_windows(account);
+            let Some(again) = known(&mut self.table, id) else { return self.on_stray(id) };
+            stream = again;
         }
-        let Some(stream) = known(&mut self.table, id) else { return self.on_stray(id) };
         stream.last_active = now;
         let arrival = stream
             .receive
             .on_data(range, limits, self.accounts.pool(stream.account), &mut self.pieces)
             .map_err(|violation| protocol_error(id, range, GrantId(0), violation))?;
-        match arrival {
+        let placement = match arrival {
             Arrival::Refuse => {
                 self.accounts.get(stream.account).slab_wanted |= stream.receive.current().is_none();
                 if !self.queues.refuse(id, stream, range, via) {
                     let what = "flood of bytes that find no room";
                     return Err(ProtocolError::Unexpected { stream: id, what });
                 }
-                Ok(Placement::None)
+                return Ok(Placement::None);
             }
-            Arrival::Discard => {
-                self.arrived(id, backlog);
-                Ok(Placement::None)
-            }
-            Arrival::Place { out_of_order } => {
-                self.arrived(id, backlog);
-                Ok(Placement::Copy { out_of_order })
-            }
+            Arrival::Discard => Placement::None,
+            Arrival::Place { out_of_order } => Placement::Copy { out_of_order },
+        };
+        let (accounts, grant) = (&mut self.accounts, &mut self.next_grant);
+        if arrived(&self.config, accounts, &mut self.queues, grant, (id, stream), backlog) {
+            self.retire(id);
         }
+        Ok(placement)
     }
 
     fn on_written(
@@ -210,39 +212,11 @@ impl Streams {
             .receive
             .on_written(range, grant, self.accounts.pool(stream.account))
             .map_err(|violation| protocol_error(id, range, grant, violation))?;
-        self.arrived(id, backlog);
-        Ok(Placement::InPlace { bytes: range.len(), out_of_order })
-    }
-
-    /// Bytes arrived in order or not: the application may read, the peer may deserve a window.
-    fn arrived(&mut self, id: StreamId, backlog: u32) {
-        let limits = self.limits();
-        let Some(stream) = self.table.get_mut(&id.0) else { return };
-        let mut owed = Owed::NONE;
-        // Writers of small pieces never show a backlog, but their credit runs out.
-        let backlog = u64::from(backlog).max(stream.receive.pressure());
-        if backlog > self.config.eager_chunk && stream.knows_windows() {
-            let grant = GrantId(self.next_grant);
-            let upgrade =
-                stream.receive.upgrade(backlog, grant, limits, self.accounts.pool(stream.account));
-            if matches!(upgrade, Upgrade::Granted | Upgrade::Short) {
-                self.next_grant = self.next_grant.wrapping_add(1);
-                owed |= Owed::WINDOW;
-            }
-            self.accounts.get(stream.account).slab_wanted |=
-                matches!(upgrade, Upgrade::NoRoom | Upgrade::Short);
-        }
-        if stream.receive.credit_due(limits) {
-            owed |= Owed::CREDIT;
-        }
-        if !owed.is_empty() {
-            self.queues.owe(id, stream, owed);
-        }
-        self.queues.note_idle(id, stream);
-        self.queues.touch(id, stream);
-        if stream.is_over() {
+        let (accounts, grant) = (&mut self.accounts, &mut self.next_grant);
+        if arrived(&self.config, accounts, &mut self.queues, grant, (id, stream), backlog) {
             self.retire(id);
         }
+        Ok(Placement::InPlace { bytes: range.len(), out_of_order })
     }
 
     fn on_window(
@@ -296,6 +270,41 @@ impl Streams {
         self.retire(id);
         Ok(())
     }
+}
+
+/// Bytes arrived in order or not: the application may read, the peer may deserve a window. True if
+/// the stream is over.
+fn arrived(
+    config: &StreamsConfig,
+    accounts: &mut Accounts,
+    queues: &mut Queues,
+    next_grant: &mut u32,
+    (id, stream): (StreamId, &mut Stream),
+    backlog: u32,
+) -> bool {
+    let limits = config.receive_limits();
+    let mut owed = Owed::NONE;
+    // Writers of small pieces never show a backlog, but their credit runs out.
+    let backlog = u64::from(backlog).max(stream.receive.pressure());
+    if backlog > config.eager_chunk && stream.knows_windows() {
+        let grant = GrantId(*next_grant);
+        let account = accounts.get(stream.account);
+        let upgrade = stream.receive.upgrade(backlog, grant, limits, &mut account.pool);
+        if matches!(upgrade, Upgrade::Granted | Upgrade::Short) {
+            *next_grant = next_grant.wrapping_add(1);
+            owed |= Owed::WINDOW;
+        }
+        account.slab_wanted |= matches!(upgrade, Upgrade::NoRoom | Upgrade::Short);
+    }
+    if stream.receive.credit_due(limits) {
+        owed |= Owed::CREDIT;
+    }
+    if !owed.is_empty() {
+        queues.owe(id, stream, owed);
+    }
+    queues.note_idle(id, stream);
+    queues.touch(id, stream);
+    stream.is_over()
 }
 
 /// The stream, if the peer can know it.

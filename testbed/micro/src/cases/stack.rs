@@ -15,6 +15,8 @@ use crate::case::{Bench, Case};
 pub const CHUNK: usize = 4 << 10;
 /// Chunks of a batch.
 pub const CHUNKS: usize = 16;
+/// Bytes of the send buffer and of the window, which a stream goes through again and again.
+pub const RING: usize = 1 << 20;
 /// Messages of a batch.
 const MESSAGES: u64 = 16;
 /// Bytes of a message.
