@@ -41,7 +41,7 @@ impl Choice {
     }
 
     /// The position of a Channel for some of the bytes and how many, if one takes any.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn choose(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
         if self.policy == Policy::LeastDelay && views.len() > 1 {
             self.choices = self.choices.wrapping_add(1);
@@ -89,7 +89,7 @@ impl Choice {
 
     /// Of two Channels taken at random the one that would complete the bytes first, if both have
     /// room.
-    #[inline]
+    #[inline(always)]
     fn better_of_two(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
         let (first, second) = self.random.two_below(views.len());
         let (a, b) = (&views[first], &views[second]);

@@ -72,8 +72,8 @@ impl Bounds {
 
     /// How many of `backlog` bytes of a stream of `class` the Channel should take now, if any.
     ///
-    /// A window that is nearly closed is left to open, as otherwise it would be used up in ever
-    /// smaller messages (silly window avoidance by the sender, RFC 9293 section 3.8.6.2.1).
+    /// Every branch here goes the same way from call to call: which Channels are idle or full, which
+    /// nobody can predict, is arithmetic.
     #[inline(always)]
     pub(crate) fn takes(&self, view: &ChannelView, class: Class, backlog: u64) -> Option<u64> {
         if !view.usable || !view.carries(class) || view.window_left == 0 {
@@ -81,25 +81,32 @@ impl Bounds {
         }
         let room = self.room(view);
         let want = backlog.min(room.grain);
-        let idle = view.outstanding == 0;
-        // Few Channels have so little window left, and few schedulers gather.
-        if view.window_left < want && view.window_left < room.grain.div_ceil(2) && !idle {
+        if view.window_left < want && !is_worth_the_window(view, room) {
             return None;
         }
-        if self.gather > 0 && !idle && !self.is_worth_it(view, class, want, room) {
+        if self.gather > 0 && !self.is_worth_a_message(view, class, want, room) {
             return None;
         }
-        // Without a branch: whether a Channel is full changes from call to call.
-        let short = want <= room.limit.saturating_sub(view.outstanding);
-        (idle | short).then_some(want.min(view.window_left))
+        // An idle Channel has room for two grains at least, so it is never full.
+        let full = view.outstanding.saturating_add(want) > room.limit;
+        (!full).then_some(want.min(view.window_left))
     }
 
     /// Nagle's algorithm (RFC 896), by how busy the Channel is instead of by acknowledgements.
-    fn is_worth_it(&self, view: &ChannelView, class: Class, want: u64, room: Room) -> bool {
+    #[inline(never)]
+    fn is_worth_a_message(&self, view: &ChannelView, class: Class, want: u64, room: Room) -> bool {
         class == Class::Latency
+            || view.outstanding == 0
             || want >= self.gather.min(room.grain)
             || view.outstanding < self.gather / 4
     }
+}
+
+/// A window that is nearly closed is left to open, as otherwise it would be used up in ever smaller
+/// messages (silly window avoidance by the sender, RFC 9293 section 3.8.6.2.1).
+#[inline(never)]
+fn is_worth_the_window(view: &ChannelView, room: Room) -> bool {
+    view.outstanding == 0 || view.window_left >= room.grain.div_ceil(2)
 }
 
 /// Bytes of one stream that look for a Channel.

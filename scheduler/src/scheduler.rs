@@ -136,7 +136,7 @@ impl Scheduler {
     }
 
     /// The stream of `class` whose turn it is, among those that some Channel has room for.
-    #[inline]
+    #[inline(always)]
     fn candidate(&mut self, class: Class, channels: &[ChannelView]) -> Option<Candidate> {
         let bound = match self.streams.has_bound(class) {
             true => self.bound_candidate(class, channels),

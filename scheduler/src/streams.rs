@@ -241,7 +241,7 @@ impl Streams {
 
     /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog. Returns
     /// its key and what is left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn serve(&mut self, at: u32, bytes: u64) -> (StreamKey, u64) {
         self.served = at;
         let quantum = self.quantum as i64;

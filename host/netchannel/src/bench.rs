@@ -64,9 +64,12 @@ impl Side {
     fn start_session(&mut self, role: Role, ours: &Made, theirs: &Made) {
         let session = SessionShared::new(0, SocketAddr::from(([192, 0, 2, 1], 1)));
         let slot = start_session(&mut self.engine, &session, role, 0, ours, theirs);
-        let room = session.first_slab_room();
-        let slab = self.context.make(&self.shared.runtime.local, room).expect("a slab of windows");
-        self.engine.add_slab(slot, slab);
+        // As many as a runtime would bring until the stream's window is as large as it may be.
+        for _ in 0..2 {
+            let room = session.first_slab_room();
+            let slab = self.context.make(&self.shared.runtime.local, room);
+            self.engine.add_slab(slot, slab.expect("a slab of windows"));
+        }
     }
 
     fn poll(&mut self) -> bool {

@@ -55,6 +55,13 @@ pub struct Chunk {
     pub form: Form,
 }
 
+impl Chunk {
+    /// Leaves the first `bytes` bytes of it, if it has more.
+    pub fn cut(&mut self, bytes: u64) {
+        self.range.end = self.range.end.min(self.range.start + bytes);
+    }
+}
+
 /// Limits on chunks.
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkLimits {

@@ -121,36 +121,32 @@ fn take_frames<C: Context>(
     bytes: &[u8],
     shared: &GroupShared,
 ) -> Result<(netchannel_wire::MessageHeader, bool), Rejection> {
-    let counters = &shared.counters;
     let (header, frames) = parse(bytes)?;
     channel.state().expects(&header)?;
+    let (mut placed, mut copied, mut early) = (0, 0, 0);
     for frame in frames {
         let frame = frame?;
-        if matches!(frame, Frame::Refuse { .. }) {
-            counters.refused.add(1);
-        }
-        let payload = &mut session.payload[usize::from(via.0)].received;
         match session.streams.on_frame(now, via, &frame)? {
-            Placement::None => {
-                if let Frame::Open { stream, service, .. } = frame {
-                    assign(session, stream, service, shared);
-                }
-            }
+            Placement::None => match frame {
+                Frame::Open { stream, service, .. } => assign(session, stream, service, shared),
+                Frame::Refuse { .. } => shared.counters.refused.add(1),
+                _ => {}
+            },
             Placement::Copy { out_of_order } => {
                 let Frame::Data { bytes, .. } = frame else { continue };
-                let copied = place(&session.slabs, session.streams.pieces(), bytes);
-                counters.engine_copied.add(copied);
-                counters.placed_bytes.add(copied);
-                *payload += copied;
-                counters.placed_out_of_order.add(u64::from(out_of_order));
+                copied += place(&session.slabs, session.streams.pieces(), bytes);
+                early += u64::from(out_of_order);
             }
             Placement::InPlace { bytes, out_of_order } => {
-                counters.placed_bytes.add(bytes);
-                *payload += bytes;
-                counters.placed_out_of_order.add(u64::from(out_of_order));
+                placed += bytes;
+                early += u64::from(out_of_order);
             }
         }
     }
+    shared.counters.engine_copied.add(copied);
+    shared.counters.placed_bytes.add(placed + copied);
+    shared.counters.placed_out_of_order.add(early);
+    session.payload[usize::from(via.0)].received += placed + copied;
     Ok((header, header.frames > 0))
 }
 

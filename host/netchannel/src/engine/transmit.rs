@@ -6,7 +6,7 @@ use netchannel_scheduler::{Assignment, ChannelView, StreamKey as SchedulerKey};
 use netchannel_units::{ByteRange, ChannelId, Class, Timestamp};
 use netchannel_verbs::{Context, MemoryRegion};
 use netchannel_vns::streams::Control;
-use netchannel_vns::{Carried, Chunk, Form, Grant};
+use netchannel_vns::{Carried, Form, Grant};
 use netchannel_wire::encode::DATA_OVERHEAD;
 use netchannel_wire::{Frame, StreamId};
 
@@ -171,38 +171,38 @@ impl<C: Context> Engine<C> {
             session.scheduler.on_backlog(assignment.stream, Class::default(), 0);
             return Ok(false);
         };
+        session.drafts.insert(number);
         let counters = &self.shared.counters;
         let mut left = assignment.bytes;
         while left > 0 {
-            let Some(chunk) = sending.next_chunk(left.min(piece)) else { break };
-            let Some((chunk, source)) = locate(entry, borrow, buffers, chunk, direct) else {
-                break;
-            };
+            let Some(mut chunk) = sending.next_chunk(left.min(piece)) else { break };
+            let Some(source) = locate(entry, borrow, buffers, chunk.range, direct) else { break };
+            chunk.cut(u64::from(source.length));
             let hint = sending.backlog_hint(&chunk);
-            let sent = match chunk.form {
-                Form::Bulk(grant) => bulk(channel, id, chunk, grant, source, hint),
-                Form::Eager => eager(channel, id, chunk, source, hint),
+            let taken = match chunk.form {
+                Form::Bulk(grant) => bulk(channel, id, chunk.range, grant, source, hint),
+                Form::Eager => eager(channel, id, chunk.range, source, hint),
             };
-            let Some(chunk) = sent else {
+            if taken == 0 {
                 // Full: let it go, and try once more if that made room.
                 if channel.has_draft() && channel.flush(now)? {
                     continue;
                 }
                 break;
-            };
+            }
             match chunk.form {
-                Form::Eager => counters.engine_copied.add(chunk.range.len()),
-                Form::Bulk(_) if source.inline => counters.moved_by_posting.add(chunk.range.len()),
+                Form::Eager => counters.engine_copied.add(taken),
+                Form::Bulk(_) if source.inline => counters.moved_by_posting.add(taken),
                 Form::Bulk(_) => {}
             }
+            chunk.cut(taken);
             channel.carry(sending.on_sent(&chunk));
-            left = left.saturating_sub(chunk.range.len());
+            left = left.saturating_sub(taken);
             // The receiver works on what it has while more is sent.
             if channel.draft_bytes() >= most {
                 channel.flush(now)?;
             }
         }
-        session.drafts.insert(number);
         let sent = assignment.bytes - left;
         let view = &mut session.views[number];
         view.outstanding += sent;
@@ -363,19 +363,18 @@ fn complete<C: Context>(session: &Session<C>, control: &Control) -> Option<Frame
     })
 }
 
-/// Finds the bytes of a chunk, which is cut where they stop being contiguous.
+/// Finds the first of these bytes, as many as are contiguous.
 fn locate<C: Context>(
     entry: &EngineStream,
     borrow: Option<Borrow>,
     buffers: &SendBuffers<C>,
-    chunk: Chunk,
+    range: ByteRange,
     direct: bool,
-) -> Option<(Chunk, Source)> {
-    let start = chunk.range.start;
-    let mut length = chunk.range.len();
+) -> Option<Source> {
+    let start = range.start;
     let source = match borrow {
         Some(borrow) if start >= borrow.start => {
-            length = length.min(borrow.end.saturating_since(start));
+            let length = range.len().min(borrow.end.saturating_since(start));
             let offset = start.saturating_since(borrow.start);
             Source {
                 address: borrow.address as u64 + offset,
@@ -387,7 +386,7 @@ fn locate<C: Context>(
         borrow => {
             let buffer = entry.buffer.as_ref()?;
             let (address, contiguous) = buffers.at(buffer, start.get());
-            length = length.min(contiguous);
+            let mut length = range.len().min(contiguous);
             if let Some(borrow) = borrow {
                 length = length.min(borrow.start.saturating_since(start));
             }
@@ -399,8 +398,7 @@ fn locate<C: Context>(
             }
         }
     };
-    (length > 0)
-        .then(|| (Chunk { range: ByteRange::between(start, start + length), ..chunk }, source))
+    (source.length > 0).then_some(source)
 }
 
 /// Bytes in a message of bulk, after which it leaves: many small chunks share a message, and none
@@ -412,46 +410,44 @@ fn message_bytes(shared: &GroupShared) -> u64 {
     }
 }
 
-/// Adds a bulk chunk: its WRITE, and the frame that announces it.
+/// Adds a bulk chunk: its WRITE, and the frame that announces it. Returns the bytes that it took: all
+/// or none.
 fn bulk<C: Context>(
     channel: &mut RcChannel<C, Carried>,
     stream: StreamId,
-    chunk: Chunk,
+    range: ByteRange,
     grant: Grant,
     source: Source,
     backlog: u32,
-) -> Option<Chunk> {
-    let range = chunk.range;
+) -> u64 {
     let (grant, address, key) = (grant.id, grant.address_of(range.start), grant.key);
     let target = Target { stream, grant, range, backlog, address, key };
     // SAFETY: the source is the stream's send buffer, which keeps the bytes until they are
     // confirmed, or (inline) the application's, which outlives the flush at the end of this pass.
-    unsafe { channel.push_write(source, &target) }.then_some(chunk)
+    if unsafe { channel.push_write(source, &target) } { range.len() } else { 0 }
 }
 
-/// Adds an eager chunk, or as much of it as the draft takes.
+/// Adds an eager chunk, or as much of it as the draft takes. Returns the bytes.
 fn eager<C: Context>(
     channel: &mut RcChannel<C, Carried>,
     id: StreamId,
-    chunk: Chunk,
+    range: ByteRange,
     source: Source,
     hint: u32,
-) -> Option<Chunk> {
+) -> u64 {
     if !channel.may_draft() {
-        return None;
+        return 0;
     }
     let room = channel.room().saturating_sub(DATA_OVERHEAD);
-    let length = chunk.range.len() as usize;
-    if room < length && room < MIN_EAGER {
-        return None;
+    let whole = range.len() as usize;
+    if room < whole && room < MIN_EAGER {
+        return 0;
     }
-    let length = length.min(room);
-    let hint = hint.saturating_add((chunk.range.len() as usize - length) as u32);
+    let length = whole.min(room);
+    let hint = hint.saturating_add((whole - length) as u32);
     // SAFETY: `locate` found this many contiguous bytes in the send buffer, or in the buffer that
     // the application lends for the time of this call.
-    let pushed = unsafe {
-        channel.push_data(id, chunk.range.start, hint, source.address as *const u8, length)
-    };
-    let range = ByteRange::between(chunk.range.start, chunk.range.start + length as u64);
-    pushed.then_some(Chunk { range, ..chunk })
+    let pushed =
+        unsafe { channel.push_data(id, range.start, hint, source.address as *const u8, length) };
+    if pushed { length as u64 } else { 0 }
 }

@@ -89,8 +89,8 @@ impl ReceiveHalf {
 
     /// Whether the peer may have written `range` into window `grant`, by one WRITE.
     pub(super) fn was_granted(&self, range: ByteRange, grant: GrantId) -> bool {
-        let (window, end) = match (self.older, self.current) {
-            (_, Some(w)) if w.grant == Some(grant) => (w, self.capacity(&w)),
+        let (window, end) = match (&self.older, &self.current) {
+            (_, Some(w)) if w.grant == Some(grant) => (w, self.capacity(w)),
             (Some(w), Some(current)) if w.grant == Some(grant) => (w, current.from),
             _ => return false,
         };
@@ -160,16 +160,17 @@ impl ReceiveHalf {
         limits: ReceiveLimits,
         pool: &mut WindowPool,
     ) -> Upgrade {
-        if self.older.is_some() || !self.wants_more() {
+        let largest = limits.largest_log2();
+        let is_largest = |w: &Window| w.grant.is_some() && w.lease.log2 >= largest;
+        if self.current.as_ref().is_some_and(is_largest)
+            || self.older.is_some()
+            || !self.wants_more()
+        {
             return Upgrade::Unneeded;
         }
         // WRITEs into a granted window may be on their way up to the promise: the new one begins
         // behind them. Eager bytes are copied, so they may go into either.
         let granted = self.current.filter(|w| w.grant.is_some());
-        let largest = limits.largest_log2();
-        if granted.is_some_and(|w| w.lease.log2 >= largest) {
-            return Upgrade::Unneeded;
-        }
         let from = if granted.is_some() { self.promised } else { self.highest() };
         let least = log2_of(self.promised.saturating_since(from)).max(MIN_GRANT_LOG2);
         let wanted = log2_of(backlog).min(largest).max(least);

@@ -21,6 +21,7 @@ impl Streams {
     ///
     /// # Errors
     /// The peer broke the protocol.
+    #[inline]
     pub fn on_frame(
         &mut self,
         now: Timestamp,
@@ -29,16 +30,24 @@ impl Streams {
     ) -> Result<Placement, ProtocolError> {
         let id = frame.stream();
         match *frame {
-            Frame::Open { class, weight, service, limit, .. } => {
-                self.on_open(id, Claim { class, weight }, service, limit)?;
+            Frame::Written { grant, range, backlog, .. } => {
+                self.on_written(now, id, grant, range, backlog)
             }
             Frame::Data { offset, backlog, bytes, .. } => {
                 let range = ByteRange::new(offset, bytes.len() as u64)
                     .ok_or(ProtocolError::Unexpected { stream: id, what: "bytes past 2^64" })?;
-                return self.on_data(now, via, id, range, backlog);
+                self.on_data(now, via, id, range, backlog)
             }
-            Frame::Written { grant, range, backlog, .. } => {
-                return self.on_written(now, id, grant, range, backlog);
+            _ => self.on_control(id, frame).map(|()| Placement::None),
+        }
+    }
+
+    /// Frames without bytes.
+    fn on_control(&mut self, id: StreamId, frame: &Frame<'_>) -> Result<(), ProtocolError> {
+        match *frame {
+            Frame::Data { .. } | Frame::Written { .. } => {}
+            Frame::Open { class, weight, service, limit, .. } => {
+                self.on_open(id, Claim { class, weight }, service, limit)?;
             }
             Frame::Opened { limit, .. } => self.on_opened(id, limit)?,
             Frame::Credit { limit, .. } => {
@@ -95,7 +104,7 @@ impl Streams {
                 }
             }
         }
-        Ok(Placement::None)
+        Ok(())
     }
 
     /// Where the bytes of the last frame go, after [`Placement::Copy`].
