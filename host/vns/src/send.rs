@@ -221,6 +221,19 @@ impl SendHalf {
         new + again
     }
 
+    /// Bytes that are worth a message now: less than `gather` waits while the application may add to
+    /// it and the peer has yet to confirm a good part of what it was sent (Nagle's algorithm,
+    /// RFC 896). What the peer's limit cuts off, or what is sent again, waits for nothing.
+    pub fn due(&self, gather: u64) -> u64 {
+        let sendable = self.sendable();
+        let grows = self.state == SendState::Open
+            && self.resend.is_empty()
+            && sendable == self.tail.saturating_since(self.sent);
+        let waits =
+            sendable < gather && grows && self.sent.saturating_since(self.confirmed) >= gather / 4;
+        if waits { 0 } else { sendable }
+    }
+
     /// Bytes that wait, whether or not the peer takes them yet.
     pub fn backlog(&self) -> u64 {
         self.tail.saturating_since(self.sent) + self.resend.bytes() + self.refused.bytes()

@@ -18,6 +18,7 @@ fn server() -> Streams {
         window_log2: 21,
         eager_chunk: 4_096,
         bulk_min: 4_096,
+        gather: 0,
     })
 }
 

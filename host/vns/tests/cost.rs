@@ -50,6 +50,7 @@ fn config(role: Role) -> StreamsConfig {
         window_log2: 21,
         eager_chunk: 4096,
         bulk_min: 4096,
+        gather: 0,
     }
 }
 

@@ -44,6 +44,7 @@ fn server(slabs: u32) -> Streams {
         window_log2: 21,
         eager_chunk: 4096,
         bulk_min: 4096,
+        gather: 0,
     });
     (0..slabs).for_each(|slab| streams.add_slab(ApplicationId::LOCAL, SlabId(slab)));
     streams

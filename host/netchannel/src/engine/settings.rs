@@ -35,7 +35,7 @@ pub(super) fn group_config(class: Class) -> GroupConfig {
 }
 
 /// How SoftRoCE devices describe themselves.
-pub(super) const SOFTWARE_NIC: &str = "SoftRoCE";
+pub(crate) const SOFTWARE_NIC: &str = "SoftRoCE";
 
 impl<C: Context> Engine<C> {
     pub(super) fn streams_config(&self, terms: &SessionTerms) -> StreamsConfig {
@@ -51,6 +51,24 @@ impl<C: Context> Engine<C> {
             // A WRITE and its announcement are two packets and two requests; the soft NIC makes
             // up for that with every copy saved, a real one only above a packet.
             bulk_min: if direct { 1_024 } else { 4_096 },
+            // Where a processor makes each packet, posting returns when the bytes are there, so
+            // that no queue ever gathers what small writes bring.
+            gather: if self.is_software() { self.largest_chunk() / 2 } else { 0 },
+        }
+    }
+
+    /// Whether a processor plays the NIC.
+    fn is_software(&self) -> bool {
+        self.context.attributes().description.contains(SOFTWARE_NIC)
+    }
+
+    /// Most bytes of a chunk, unless the port's rate asks for less.
+    fn largest_chunk(&self) -> u64 {
+        match self.config.chunk {
+            // Each message costs SoftRoCE system calls and packets of its own.
+            0 if self.is_software() => (self.config.window as u64 / 2).min(512 << 10),
+            0 => 256 << 10,
+            bytes => bytes as u64,
         }
     }
 
@@ -59,6 +77,9 @@ impl<C: Context> Engine<C> {
     fn ack_delay(&self) -> Duration {
         if self.context.attributes().moves_bytes_while_posting() {
             AckPolicy::default().delay
+        } else if self.is_software() {
+            // A chunk takes about as long there.
+            Duration::from_millis(1)
         } else {
             Duration::from_micros(200)
         }
@@ -79,8 +100,8 @@ impl<C: Context> Engine<C> {
     /// its queue takes longer than the timeout that suits a NIC, and what is sent again comes on
     /// top. Dead peers are the keepalive's business there.
     pub(super) fn connect_options(&self) -> ConnectOptions {
-        let software = self.context.attributes().description.contains(SOFTWARE_NIC);
-        let ack_timeout = if software { Some(Duration::from_micros(1_073_741)) } else { None };
+        let ack_timeout =
+            if self.is_software() { Some(Duration::from_micros(1_073_741)) } else { None };
         let default = ConnectOptions::default();
         let path = self.config.path_of(self.shared.class);
         ConnectOptions {
@@ -93,12 +114,7 @@ impl<C: Context> Engine<C> {
 
     pub(super) fn scheduler_config(&self) -> SchedulerConfig {
         let direct = self.context.attributes().moves_bytes_while_posting();
-        let chunk = match self.config.chunk {
-            // In the cache of the core that copies, and of the one that reads meanwhile.
-            0 if direct => 256 << 10,
-            0 => 256 << 10,
-            bytes => bytes as u64,
-        };
+        let chunk = self.largest_chunk();
         self.fit_to_port(SchedulerConfig {
             policy: self.config.policy,
             chunk,

@@ -41,10 +41,12 @@ impl<C: Context> Engine<C> {
         let mut failure = None;
         let mut any = false;
         let mut deferred = 0;
+        // Where a message costs packets it takes acknowledgements along.
+        let company = !self.context.attributes().moves_bytes_while_posting();
         while let Some(outgoing) = session.streams.poll_control() {
             let via = match outgoing.via {
                 Some(via) => Some(via),
-                None => lightest(session, &self.group),
+                None => lightest(session, &self.group, company),
             };
             let key = via.and_then(|via| session.channels.get(usize::from(via.0)).copied());
             let channel = key.and_then(|key| self.group.channel_mut(key));
@@ -209,7 +211,7 @@ impl<C: Context> Engine<C> {
         view.window_left = view.window_left.saturating_sub(sent);
         view.usable = sent > 0 && channel.may_draft() && channel.may_write();
         view.message_due = true;
-        let remaining = sending.sendable();
+        let remaining = sending.due();
         if remaining != assignment.left {
             session.scheduler.on_backlog(assignment.stream, sending.claim(), remaining);
         }
@@ -329,17 +331,23 @@ fn nowhere(id: ChannelId) -> ChannelView {
     }
 }
 
-/// The Channel with the least outstanding that takes a frame.
+/// The Channel with the least outstanding that takes a frame; with `company` rather one on which a
+/// message is due.
 fn lightest<C: Context>(
     session: &Session<C>,
     group: &netchannel_driver::Group<C, Carried>,
+    company: bool,
 ) -> Option<ChannelId> {
     let usable = session.channels.iter().enumerate().filter_map(|(number, key)| {
         let channel = group.channel(*key)?;
         channel
             .may_draft()
-            // A draft that is open already costs no message of its own.
-            .then(|| (!channel.has_draft(), channel.state().outstanding(), number))
+            // A draft that is open already costs no message of its own, and an acknowledgement that is
+            // due anyway goes along.
+            .then(|| {
+                let due = company && channel.state().wants_ack() != AckNeed::None;
+                (!channel.has_draft() && !due, channel.state().outstanding(), number)
+            })
     });
     usable.min().map(|(_, _, number)| ChannelId(number as u16))
 }

@@ -19,6 +19,7 @@ mod link;
 mod links;
 mod owner;
 mod parts;
+mod patience;
 mod ports;
 mod reach;
 mod serving;
@@ -77,6 +78,8 @@ pub(crate) struct RuntimeInner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) config: Config,
     pub(crate) device: DeviceAttributes,
+    /// How long a thread polls before it sleeps, if that was worth it lately.
+    longest_spin: Duration,
     pub(crate) reason: String,
     slab_maker: Mutex<Box<dyn SlabMaker>>,
     device_events: Box<dyn DeviceEvents>,
@@ -168,6 +171,7 @@ impl Runtime {
         let inner = Arc::new(RuntimeInner {
             groups,
             shared,
+            longest_spin: patience::longest_spin(&device, &config),
             config,
             device,
             reason,

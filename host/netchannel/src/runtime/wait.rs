@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::port::PortShared;
 use crate::runtime::cores::Turn;
 use crate::runtime::group::Group;
+use crate::runtime::patience::Patience;
 use crate::runtime::{Keeper, RuntimeInner, now};
 
 /// A spinning thread that found nothing for this long lets others have the processor. Linux 6.13
@@ -83,8 +84,10 @@ impl Keeper {
     ) -> Result<Waited, Error> {
         let inner = &*self.inner;
         let mut turn = inner.cores.turn();
+        let start = now();
+        let spin = Patience::of_thread(&inner.config, inner.longest_spin);
         if let Some(_place) = inner.cores.let_spin()
-            && inner.poll_for(what, deadline, &mut turn) == Some(Waited::Ready)
+            && inner.poll_for(what, deadline, spin, &mut turn) == Some(Waited::Ready)
         {
             return Ok(Waited::Ready);
         }
@@ -103,6 +106,7 @@ impl Keeper {
         };
         let waited = sleep_until(what, &port, deadline, sleep);
         inner.groups_of(what).iter().for_each(Group::tell_helper);
+        Patience::on_slept(&inner.config, inner.longest_spin, now() - start);
         Ok(waited)
     }
 }
@@ -170,10 +174,11 @@ impl RuntimeInner {
         &self,
         what: &dyn Waitable,
         deadline: Option<Timestamp>,
+        spin: Option<Duration>,
         turn: &mut Turn<'_>,
     ) -> Option<Waited> {
         let start = now();
-        let until = spin_limit(&self.config, start, deadline);
+        let until = [spin.map(|spin| start + spin), deadline].into_iter().flatten().min();
         let groups = self.groups_of(what);
         groups.iter().for_each(Group::tell_helper);
         let mut moved_at = start;

@@ -87,6 +87,7 @@ impl Streams {
         if let Some(stream) = self.table.get_mut(&id.0)
             && stream.send.finish()
         {
+            self.queues.note_backlog(id, stream);
             self.queues.owe(id, stream, Owed::FIN);
         }
     }

@@ -28,7 +28,8 @@ impl Streams {
                 again |= stream.send.on_confirmed(range, bulk);
             }
         }
-        if again {
+        // What waited for company need not any more.
+        if again || (self.config.gather > 0 && stream.send.sendable() > 0) {
             self.queues.note_backlog(id, stream);
         }
         self.queues.touch(id, stream);

@@ -1,10 +1,10 @@
 //! What to send, and what changed.
 
-use netchannel_units::{ChannelId, Claim};
+use netchannel_units::{ChannelId, Claim, Class};
 use netchannel_wire::{Frame, StreamId};
 
 use super::Streams;
-use super::items::{Backlog, Carried, Control, Incoming, Outgoing};
+use super::items::{Backlog, Carried, Control, Incoming, Outgoing, StreamsConfig};
 use super::queues::Due;
 use crate::send::{Chunk, ChunkLimits, Form, SendHalf};
 use crate::stream::{Opening, Owed};
@@ -173,7 +173,7 @@ impl Streams {
                 return Some(Backlog {
                     stream: id,
                     claim: stream.claim,
-                    bytes: stream.send.sendable(),
+                    bytes: stream.send.due(gather_of(&self.config, stream.claim.class)),
                     via: stream.pinned(),
                 });
             }
@@ -211,7 +211,16 @@ impl Streams {
     pub fn sending(&mut self, id: StreamId) -> Option<Sending<'_>> {
         let stream = self.table.get_mut(&id.0).filter(|s| s.may_send())?;
         let (eager, bulk_min) = (self.config.eager_chunk, self.config.bulk_min);
-        Some(Sending { id, claim: stream.claim, half: &mut stream.send, eager, bulk_min })
+        let gather = gather_of(&self.config, stream.claim.class);
+        Some(Sending { id, claim: stream.claim, half: &mut stream.send, eager, bulk_min, gather })
+    }
+}
+
+/// Latency streams wait for nothing.
+fn gather_of(config: &StreamsConfig, class: Class) -> u64 {
+    match class {
+        Class::Latency => 0,
+        Class::Throughput => config.gather,
     }
 }
 
@@ -223,6 +232,7 @@ pub struct Sending<'a> {
     half: &'a mut SendHalf,
     eager: u64,
     bulk_min: u64,
+    gather: u64,
 }
 
 impl Sending<'_> {
@@ -231,9 +241,9 @@ impl Sending<'_> {
         self.claim
     }
 
-    /// Bytes that could be sent now.
-    pub fn sendable(&self) -> u64 {
-        self.half.sendable()
+    /// Bytes that are worth a message now.
+    pub fn due(&self) -> u64 {
+        self.half.due(self.gather)
     }
 
     /// The next bytes, at most `bytes`.

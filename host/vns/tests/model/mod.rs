@@ -29,6 +29,7 @@ pub struct Shape {
     pub max_slabs: usize,
     pub eager_credit: u64,
     pub window_log2: u8,
+    pub gather: u64,
 }
 
 impl Model {
@@ -41,6 +42,7 @@ impl Model {
                 window_log2: shape.window_log2,
                 eager_chunk: 4096,
                 bulk_min: 2048,
+                gather: shape.gather,
             };
             let mut host = Host::new(config, shape.max_slabs);
             for _ in 0..shape.slabs_at_start {

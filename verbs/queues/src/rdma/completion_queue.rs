@@ -49,7 +49,18 @@ pub struct CompletionQueue {
     owner: Arc<OwnedQueue>,
     poll: PollFn,
     arm: ArmFn,
+    pending: Pending,
     scratch: Box<[MaybeUninit<ibv_wc>; BATCH]>,
+}
+
+/// Events that may come or wait to be taken. Arming and looking for events are system calls with some
+/// drivers, so nothing is done twice.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    /// At most so many.
+    most: u32,
+    /// The queue is armed for any completion, or the event of that waits.
+    any: bool,
 }
 
 impl OwnedQueue {
@@ -126,7 +137,8 @@ impl CompletionQueue {
             return Err(device.unsupported("poll completion queues"));
         };
         let owner = Arc::new(OwnedQueue::new(device, entries)?);
-        Ok(Self { owner, poll, arm, scratch: Box::new([const { MaybeUninit::uninit() }; BATCH]) })
+        let scratch = Box::new([const { MaybeUninit::uninit() }; BATCH]);
+        Ok(Self { owner, poll, arm, pending: Pending::default(), scratch })
     }
 
     /// For queue pairs, which keep it alive.
@@ -135,9 +147,15 @@ impl CompletionQueue {
     }
 
     fn arm_for(&mut self, solicited_only: bool) -> Result<(), Error> {
+        if self.pending.any {
+            // An event will come, or one makes the descriptor readable until it is taken.
+            return Ok(());
+        }
         // SAFETY: the queue is alive.
         let answer = unsafe { (self.arm)(self.owner.raw.as_ptr(), solicited_only.into()) };
-        library::check("ibv_req_notify_cq", answer)
+        library::check("ibv_req_notify_cq", answer)?;
+        self.pending = Pending { most: self.pending.most.saturating_add(1), any: !solicited_only };
+        Ok(())
     }
 
     fn broken() -> Error {
@@ -194,6 +212,9 @@ impl crate::CompletionQueue for CompletionQueue {
         let channel = &self.owner.channel;
         let mut taken = 0;
         let result = loop {
+            if taken == self.pending.most {
+                break Ok(());
+            }
             let (mut queue, mut context) = (ptr::null_mut(), ptr::null_mut());
             // SAFETY: the channel is alive and non-blocking.
             let answer = unsafe {
@@ -210,6 +231,8 @@ impl crate::CompletionQueue for CompletionQueue {
             }
         };
         if taken > 0 {
+            // One event may answer several requests: what was not found does not count on.
+            self.pending = Pending::default();
             // SAFETY: this queue is the only one on the channel, so all events were its own.
             unsafe { channel.verbs().ibv_ack_cq_events(self.owner.raw.as_ptr(), taken) };
         }
