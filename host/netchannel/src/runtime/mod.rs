@@ -194,7 +194,7 @@ impl Runtime {
 
     /// Uses the engine of another process, which [serves](Self::serve) applications at `path`.
     /// Streams and listeners are the same as with an engine of one's own; of the settings, those
-    /// of [`Idle`] count for this process's threads, all others are the engine's.
+    /// of [`Idle`](crate::Idle) count for this process's threads, all others are the engine's.
     ///
     /// # Errors
     /// [`Error::Attach`] if there is no engine at the path, or it does not want this process.

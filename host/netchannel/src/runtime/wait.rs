@@ -86,8 +86,9 @@ impl Keeper {
         let mut turn = inner.cores.turn();
         let start = now();
         let spin = Patience::of_thread(&inner.config, inner.longest_spin);
+        let until = [spin.map(|spin| start + spin), deadline].into_iter().flatten().min();
         if let Some(_place) = inner.cores.let_spin()
-            && inner.poll_for(what, deadline, spin, &mut turn) == Some(Waited::Ready)
+            && inner.poll_for(what, start, until, &mut turn) == Some(Waited::Ready)
         {
             return Ok(Waited::Ready);
         }
@@ -169,16 +170,15 @@ impl RuntimeInner {
         }
     }
 
-    /// Polls until ready, the deadline, or (with `Idle::Sleep`) the end of the short while.
+    /// Polls from `start` on, until ready or `until`: the deadline, or (with `Idle::Sleep`) the end of
+    /// a short while.
     fn poll_for(
         &self,
         what: &dyn Waitable,
-        deadline: Option<Timestamp>,
-        spin: Option<Duration>,
+        start: Timestamp,
+        until: Option<Timestamp>,
         turn: &mut Turn<'_>,
     ) -> Option<Waited> {
-        let start = now();
-        let until = [spin.map(|spin| start + spin), deadline].into_iter().flatten().min();
         let groups = self.groups_of(what);
         groups.iter().for_each(Group::tell_helper);
         let mut moved_at = start;
