@@ -7,7 +7,7 @@
 //! - [`session`]: what the engine keeps per peer.
 //! - [`buffers`]: send buffers. [`lending`]: which streams have some. [`budget`]: what the engines may have outstanding together.
 //! - [`receive`]: messages to streams.
-//! - [`transmit`]: streams to messages.
+//! - [`transmit`]: streams to messages; [`chunks`]: where a chunk's bytes lie and how a message takes them.
 //! - [`publish`]: streams to applications.
 //! - `failures`, [`failover`]: how it is noticed that a Channel dies; its streams go on.
 //! - [`direct`]: writes straight from an application's buffer.
@@ -18,6 +18,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod buffers;
+mod chunks;
 #[cfg(test)]
 mod class_tests;
 pub(crate) mod commands;

@@ -1,27 +1,24 @@
 //! Streams to messages.
 
 use netchannel_channel::AckNeed;
-use netchannel_driver::{RcChannel, Source, Target};
+use netchannel_driver::RcChannel;
 use netchannel_scheduler::{Assignment, ChannelView, StreamKey as SchedulerKey};
-use netchannel_units::{ByteRange, ChannelId, Class, Timestamp};
+use netchannel_units::{ChannelId, Class, Timestamp};
 use netchannel_verbs::{Context, MemoryRegion};
 use netchannel_vns::streams::Control;
-use netchannel_vns::{Carried, Form, Grant};
-use netchannel_wire::encode::DATA_OVERHEAD;
+use netchannel_vns::{Carried, Form};
 use netchannel_wire::{Frame, StreamId};
 
 use crate::engine::Engine;
-use crate::engine::buffers::SendBuffers;
+use crate::engine::chunks::{bulk, eager, locate};
 use crate::engine::failures::LOOK_FOR_FAILURES;
-use crate::engine::session::{Borrow, EngineStream, Session};
+use crate::engine::session::Session;
 use crate::shared::GroupShared;
 
 /// The most bulk bytes in one message: as many as take half a microsecond to write at 400 Gb/s, so
 /// that the cost of a message is shared by small chunks and the receiver need not wait long.
 const MESSAGE_BYTES: u64 = 32 << 10;
 
-/// A remainder of a message smaller than this is not worth an eager frame of a longer chunk.
-const MIN_EAGER: usize = 256;
 /// Borrowed bytes are confirmed sooner in smaller pieces, so that less is left to keep when their
 /// writer's call ends.
 const BORROWED_PIECE: u64 = 128 << 10;
@@ -371,44 +368,6 @@ fn complete<C: Context>(session: &Session<C>, control: &Control) -> Option<Frame
     })
 }
 
-/// Finds the first of these bytes, as many as are contiguous.
-fn locate<C: Context>(
-    entry: &EngineStream,
-    borrow: Option<Borrow>,
-    buffers: &SendBuffers<C>,
-    range: ByteRange,
-    direct: bool,
-) -> Option<Source> {
-    let start = range.start;
-    let source = match borrow {
-        Some(borrow) if start >= borrow.start => {
-            let length = range.len().min(borrow.end.saturating_since(start));
-            let offset = start.saturating_since(borrow.start);
-            Source {
-                address: borrow.address as u64 + offset,
-                length: length as u32,
-                local_key: 0,
-                inline: true,
-            }
-        }
-        borrow => {
-            let buffer = entry.buffer.as_ref()?;
-            let (address, contiguous) = buffers.at(buffer, start.get());
-            let mut length = range.len().min(contiguous);
-            if let Some(borrow) = borrow {
-                length = length.min(borrow.start.saturating_since(start));
-            }
-            Source {
-                address: address.as_ptr() as u64,
-                length: length as u32,
-                local_key: buffers.local_key(buffer),
-                inline: direct,
-            }
-        }
-    };
-    (source.length > 0).then_some(source)
-}
-
 /// Bytes in a message of bulk, after which it leaves: many small chunks share a message, and none
 /// waits for long at the rate of the port.
 fn message_bytes(shared: &GroupShared) -> u64 {
@@ -416,46 +375,4 @@ fn message_bytes(shared: &GroupShared) -> u64 {
         Some(budget) => MESSAGE_BYTES.min(budget.rules.chunk()),
         None => MESSAGE_BYTES,
     }
-}
-
-/// Adds a bulk chunk: its WRITE, and the frame that announces it. Returns the bytes that it took: all
-/// or none.
-fn bulk<C: Context>(
-    channel: &mut RcChannel<C, Carried>,
-    stream: StreamId,
-    range: ByteRange,
-    grant: Grant,
-    source: Source,
-    backlog: u32,
-) -> u64 {
-    let (grant, address, key) = (grant.id, grant.address_of(range.start), grant.key);
-    let target = Target { stream, grant, range, backlog, address, key };
-    // SAFETY: the source is the stream's send buffer, which keeps the bytes until they are
-    // confirmed, or (inline) the application's, which outlives the flush at the end of this pass.
-    if unsafe { channel.push_write(source, &target) } { range.len() } else { 0 }
-}
-
-/// Adds an eager chunk, or as much of it as the draft takes. Returns the bytes.
-fn eager<C: Context>(
-    channel: &mut RcChannel<C, Carried>,
-    id: StreamId,
-    range: ByteRange,
-    source: Source,
-    hint: u32,
-) -> u64 {
-    if !channel.may_draft() {
-        return 0;
-    }
-    let room = channel.room().saturating_sub(DATA_OVERHEAD);
-    let whole = range.len() as usize;
-    if room < whole && room < MIN_EAGER {
-        return 0;
-    }
-    let length = whole.min(room);
-    let hint = hint.saturating_add((whole - length) as u32);
-    // SAFETY: `locate` found this many contiguous bytes in the send buffer, or in the buffer that
-    // the application lends for the time of this call.
-    let pushed =
-        unsafe { channel.push_data(id, range.start, hint, source.address as *const u8, length) };
-    if pushed { length as u64 } else { 0 }
 }
