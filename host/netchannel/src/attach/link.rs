@@ -132,6 +132,12 @@ impl Link {
         let pending = Pending::new(backlog);
         lock(&self.pending).insert(number, Arc::clone(&pending));
         if let Err(error) = self.send(&Request { number, operation }) {
+            let hung_up =
+                matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+            if hung_up && !self.is_over() {
+                // The thread that listens reads what the engine said last, and wakes whoever waits.
+                return Ok(pending);
+            }
             lock(&self.pending).remove(&number);
             return Err(error);
         }
