@@ -26,13 +26,18 @@
 //!
 //! - [`config`]: settings. [`device`]: which device, and why. [`error`], [`stats`].
 //! - [`stream`], [`listener`], [`runtime`]: what applications call.
-//! - [`ready_list`]: one thread that serves many streams; `ready`: how it and descriptors hear of
-//!   them.
-//! - `cell`, `port`, `region`, `signal`: what applications and the engine share; `application`:
-//!   whose it is.
+//! - [`ready_list`]: one thread that serves many streams.
+//!
+//! Below them, from the applications down to the device (each knows only what stands after it):
+//!
+//! - `reach`: what streams ask of their engine, wherever it is.
+//! - `attach`: an engine in another process, and serving other processes.
+//! - `local`: an engine in this process: its threads, who drives it when, its sessions.
+//! - `engine`: streams, scheduler and Channels of a Channel group, one step at a time; no thread.
+//! - `shared`: what engines, threads and applications share.
+//! - `boundary`: what both sides of a stream hold: cells, ports, regions.
+//! - `wait`, `clock`, `sync`, `info`: small things.
 //! - `bench`: two engines in one thread, for benchmarks.
-//! - `attach`: applications and engine in two processes.
-//! - `engine`: sessions, streams and Channels; `shared`: what everybody shares.
 
 pub mod config;
 pub mod device;
@@ -42,25 +47,27 @@ pub mod runtime;
 pub mod stats;
 pub mod stream;
 
-mod application;
 mod attach;
 /// For this project's own benchmarks.
 #[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench;
-mod cell;
+mod boundary;
+mod clock;
 mod engine;
-mod port;
-mod ready;
+mod info;
+mod local;
+mod reach;
 pub mod ready_list;
-mod region;
 mod shared;
-mod signal;
+mod sync;
+mod wait;
 
 pub use attach::server::AttachServer;
 pub use config::{Config, DeviceChoice, Idle, Keepalive, PathClass, Policy, Poller, StreamOptions};
 pub use device::{DeviceList, devices};
 pub use error::Error;
+pub use info::StreamInfo;
 pub use listener::Listener;
 pub use netchannel_driver::{PlanRow, Worker, offload_plan};
 pub use netchannel_units::{Bandwidth, Class, Weight};
@@ -69,4 +76,4 @@ pub use netchannel_verbs::device::Provider;
 pub use ready_list::{Event, Interest, ReadyList, Registration};
 pub use runtime::{Connecting, PollerReport, Runtime};
 pub use stats::{BulkStats, ChannelStats, CoreStats, GroupStats, Stats};
-pub use stream::{Chunk, Pollable, ReceiveHalf, Reservation, SendHalf, Stream, StreamInfo};
+pub use stream::{Chunk, Pollable, ReceiveHalf, Reservation, SendHalf, Stream};

@@ -10,14 +10,18 @@ use std::time::Duration;
 
 use netchannel_units::GroupId;
 
+use crate::boundary::port::PortShared;
+use crate::boundary::ready::{ApplicationList, DIRECTIONS, Direction, Target, Watch, bits};
+use crate::clock::now;
 use crate::error::Error;
-use crate::listener::{Backlog, Listener};
-use crate::port::PortShared;
-use crate::ready::{ApplicationList, DIRECTIONS, Direction, Target, Watch, bits};
+use crate::listener::Listener;
+use crate::reach::Reach;
 use crate::ready_list::slots::Slots;
-use crate::runtime::{Reach, Runtime, Waitable, Waited, now};
+use crate::runtime::Runtime;
+use crate::shared::Backlog;
 use crate::shared::Command;
 use crate::stream::{ReceiveHalf, SendHalf, Shared, Stream};
+use crate::wait::{Waitable, Waited};
 
 /// Directions of a stream that an application wants to hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,8 @@
 //! Counters.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netchannel_units::{Bandwidth, Class};
-use netchannel_verbs::SourcePort;
-
-use crate::engine::control::ChannelReport;
-use crate::runtime::RuntimeInner;
-use crate::shared::GroupShared;
 
 /// Counters of a runtime since its start.
 #[derive(Clone, Debug, Default)]
@@ -123,60 +117,4 @@ pub struct ChannelStats {
     pub completion_time: Option<Duration>,
     /// Measured delivery rate; zero if unknown.
     pub rate: Bandwidth,
-}
-
-impl Stats {
-    pub(crate) fn collect(inner: &RuntimeInner) -> Self {
-        let mut all = Self::default();
-        // A session has a part in some groups, not in all.
-        let mut sessions = BTreeSet::new();
-        for group in &inner.groups {
-            let (channels, (streams, numbers)) = group.with_engine_quietly(|engine| {
-                let control = engine.control();
-                (control.channels(), control.census())
-            });
-            all.add(&group.shared, channels);
-            all.groups.push(group.stats());
-            all.streams += streams;
-            sessions.extend(numbers);
-        }
-        all.sessions = sessions.len();
-        let counters = &inner.shared.counters;
-        all.copied_bytes += counters.application_copied.value();
-        all.wakeups = counters.wakeups.value();
-        all.failover_gaps = inner.shared.gaps.list();
-        (all.cores, all.moves) = inner.core_stats();
-        all.bulk = inner.shared.budget.get().map(|budget| {
-            let (budget, outstanding, dry) = budget.figures();
-            BulkStats { budget, outstanding, dry }
-        });
-        all.channels.sort_by_key(|channel| (channel.session, channel.id));
-        all
-    }
-
-    fn add(&mut self, group: &GroupShared, channels: Vec<ChannelReport>) {
-        self.channels.extend(channels.into_iter().map(|report| ChannelStats {
-            session: report.session,
-            id: report.id.0,
-            class: Some(group.class),
-            queue_pair: report.queue_pair,
-            source_port: report.source_port.map(SourcePort::get),
-            bytes_sent: report.payload.confirmed,
-            bytes_received: report.payload.received,
-            bytes_completed: report.stats.bytes_completed,
-            messages_sent: report.stats.messages_posted,
-            messages_received: report.stats.messages_received,
-            completion_time: report.completion_time,
-            rate: report.rate,
-        }));
-        let counters = &group.counters;
-        self.copied_bytes += counters.engine_copied.value();
-        self.moved_by_posting += counters.moved_by_posting.value();
-        self.placed_bytes += counters.placed_bytes.value();
-        self.placed_out_of_order += counters.placed_out_of_order.value();
-        self.refused += counters.refused.value();
-        self.polls += counters.polls.value();
-        self.failovers += counters.failovers.value();
-        self.replayed_bytes += counters.replayed_bytes.value();
-    }
 }

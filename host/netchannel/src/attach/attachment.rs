@@ -18,18 +18,21 @@ use netchannel_verbs::device::Provider;
 use crate::attach::convert::to_stats;
 use crate::attach::link::Link;
 use crate::attach::pending::Pending;
+use crate::boundary::StreamKey;
+use crate::boundary::port::{Doorbell, Port, PortShared, PortWake};
+use crate::boundary::ready::{ApplicationList, Direction, Target};
+use crate::boundary::region::unpack;
+use crate::boundary::signal::Signal;
+use crate::clock::now;
 use crate::config::Config;
-use crate::engine::StreamKey;
 use crate::error::Error;
-use crate::listener::Backlog;
-use crate::port::{Doorbell, Port, PortShared, PortWake};
-use crate::ready::{ApplicationList, Direction, Target};
-use crate::region::unpack;
-use crate::runtime::{LINGER, Waitable, Waited, YIELD_AFTER, now, sleep, sleep_until, spin_limit};
-use crate::shared::{Command, Counter, StreamSeed, lock};
-use crate::signal::Signal;
+use crate::info::StreamInfo;
+use crate::local::LINGER;
+use crate::shared::Backlog;
+use crate::shared::{Command, StreamSeed};
 use crate::stats::Stats;
-use crate::stream::StreamInfo;
+use crate::sync::{Counter, lock};
+use crate::wait::{Waitable, Waited, YIELD_AFTER, sleep, sleep_until, spin_limit};
 
 /// How long who finds its ring full leaves the processor to the engine.
 const RING_FULL: Duration = Duration::from_micros(20);
@@ -177,7 +180,7 @@ impl Attachment {
             }
         }
         self.hang_up();
-        crate::runtime::lost_streams(left as usize)
+        crate::local::lost_streams(left as usize)
     }
 
     fn hang_up(&self) {

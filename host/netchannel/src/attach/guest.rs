@@ -17,15 +17,16 @@ use netchannel_verbs::device::Provider;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::application::{Application, ApplicationId, Export};
 use crate::attach::operations::Connecting;
 use crate::attach::socket::Visitor;
-use crate::listener::Backlog;
-use crate::port::{self, PortShared};
-use crate::region;
-use crate::runtime::RuntimeInner;
-use crate::shared::{SessionShared, StreamSeed, lock};
-use crate::signal::Signal;
+use crate::boundary::application::{Application, ApplicationId, Export};
+use crate::boundary::port::{self, PortShared};
+use crate::boundary::region;
+use crate::boundary::signal::Signal;
+use crate::local::RuntimeInner;
+use crate::shared::Backlog;
+use crate::shared::{SessionShared, StreamSeed};
+use crate::sync::lock;
 
 /// Packets that wait for an application to read, at most; then it is dropped.
 const MAX_QUEUE: usize = 512;

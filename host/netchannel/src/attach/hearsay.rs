@@ -10,12 +10,12 @@ use netchannel_units::GroupId;
 use crate::attach::convert::to_failure;
 use crate::attach::guest::{Guest, Passed};
 use crate::attach::operations::{Answered, too_many, unknown};
-use crate::engine::StreamKey;
+use crate::boundary::StreamKey;
+use crate::boundary::ready::{Direction, EngineList, Target, Watch};
+use crate::boundary::signal::Signal;
 use crate::error::Error;
-use crate::ready::{Direction, EngineList, Target, Watch};
-use crate::runtime::RuntimeInner;
+use crate::local::RuntimeInner;
 use crate::shared::Command;
-use crate::signal::Signal;
 
 /// Descriptors of a stream: one for each direction.
 const MAX_SIGNALS: usize = 2;

@@ -22,13 +22,14 @@ use netchannel_units::Claim;
 use crate::attach::memory::Memory;
 use crate::attach::pending::Pending;
 use crate::attach::socket;
-use crate::engine::StreamKey;
+use crate::boundary::StreamKey;
+use crate::boundary::port::PortShared;
+use crate::boundary::ready::ListMemory;
+use crate::boundary::signal::Signal;
 use crate::error::Error;
-use crate::listener::Backlog;
-use crate::port::PortShared;
-use crate::ready::ListMemory;
-use crate::shared::{SessionPart, SessionShared, StreamSeed, lock};
-use crate::signal::Signal;
+use crate::shared::Backlog;
+use crate::shared::{SessionPart, SessionShared, StreamSeed};
+use crate::sync::lock;
 
 /// How long an engine may take to answer hello or to read a request: it never waits for anybody, so
 /// this covers a busy machine.

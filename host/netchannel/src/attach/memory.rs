@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use netchannel_shared_memory::memory::{Mapping, SharedMemory};
 
-use crate::application::ATTACHED_REGIONS;
-use crate::cell::{Cell, flags};
+use crate::boundary::application::ATTACHED_REGIONS;
+use crate::boundary::cell::{Cell, flags};
+use crate::boundary::region::{RegionId, Regions, unpack};
 use crate::error::Error;
-use crate::region::{RegionId, Regions, unpack};
-use crate::shared::lock;
+use crate::sync::lock;
 
 /// What is mapped, and as what.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::region::place;
+    use crate::boundary::region::place;
 
     #[test]
     fn memory_that_comes_twice_stays_where_it_is() {

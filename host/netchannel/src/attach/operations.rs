@@ -11,13 +11,13 @@ use netchannel_units::Claim;
 
 use crate::attach::convert::{to_failure, to_statistics};
 use crate::attach::guest::{Guest, Passed};
-use crate::engine::StreamKey;
+use crate::boundary::StreamKey;
+use crate::boundary::port::{self, PortShared, PortWake};
 use crate::error::Error;
-use crate::listener::Backlog;
-use crate::port::{self, PortShared, PortWake};
-use crate::runtime::{ConnectReply, RuntimeInner};
-use crate::shared::{Command, lock};
-use crate::stats::Stats;
+use crate::local::{ConnectReply, RuntimeInner};
+use crate::shared::Backlog;
+use crate::shared::Command;
+use crate::sync::lock;
 
 /// Threads of an application that may have ports.
 const MAX_PORTS: usize = 256;
@@ -74,7 +74,7 @@ impl Guest {
             Operation::ClosePort { port } => return self.close_port(inner, port),
             Operation::Region { number } => self.region(number),
             Operation::Statistics => {
-                Ok((Answer::Statistics(to_statistics(&Stats::collect(inner))), Vec::new()))
+                Ok((Answer::Statistics(to_statistics(&inner.stats())), Vec::new()))
             }
             Operation::Unfinished => Ok((Answer::Unfinished(self.unfinished(inner)), Vec::new())),
             Operation::Fate { stream } => Ok((self.fate(stream), Vec::new())),

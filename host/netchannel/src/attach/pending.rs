@@ -9,8 +9,8 @@ use netchannel_attach::Answer;
 use crate::attach::convert::to_error;
 use crate::attach::link::Link;
 use crate::error::Error;
-use crate::listener::Backlog;
-use crate::shared::lock;
+use crate::shared::Backlog;
+use crate::sync::lock;
 
 /// Where the answer to a request goes.
 pub(super) struct Pending {

@@ -10,12 +10,12 @@ use std::thread::JoinHandle;
 use netchannel_shared_memory::wake::Wake;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::application::ApplicationId;
 use crate::attach::guest::Guest;
 use crate::attach::socket::Door;
+use crate::boundary::application::ApplicationId;
 use crate::error::Error;
-use crate::runtime::{Keeper, RuntimeInner};
-use crate::shared::lock;
+use crate::local::{Keeper, RuntimeInner};
+use crate::sync::lock;
 
 /// Applications at once.
 const MAX_GUESTS: usize = 256;

@@ -14,9 +14,9 @@ use netchannel_verbs::{Access, Context, MemoryRegion};
 use netchannel_vns::pool::{MIN_LOG2, SLAB_LOG2};
 use netchannel_vns::{Lease, SlabId, WindowPool};
 
-use crate::application::{Application, Export};
+use crate::boundary::application::{Application, Export};
+use crate::boundary::region::{RegionId, place};
 use crate::error::Error;
-use crate::region::{RegionId, place};
 
 /// Bytes of send buffer for an application that writes `len` bytes at a time: room for the next
 /// writes while the first are on their way, a page for small ones.

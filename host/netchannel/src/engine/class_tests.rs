@@ -11,15 +11,17 @@ use netchannel_verbs::Context as _;
 use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
 use netchannel_vns::streams::Role;
 
-use crate::application::ApplicationId;
+use crate::boundary::application::ApplicationId;
+use crate::boundary::port::{Doorbell, What};
 use crate::config::Config;
-use crate::engine::budget::PortBudget;
-use crate::engine::control::{EngineControl, SlabMaker};
+use crate::engine::control::EngineControl;
 use crate::engine::harness::{make_channels, start_session};
+use crate::engine::slabs::SlabMaker;
 use crate::engine::{Drive, Engine};
-use crate::listener::Backlog;
-use crate::port::{Doorbell, What};
-use crate::shared::{GroupShared, SessionShared, Shared, SlabDemand, StreamSeed, lock};
+use crate::shared::Backlog;
+use crate::shared::PortBudget;
+use crate::shared::{GroupShared, SessionShared, Shared, SlabDemand, StreamSeed};
+use crate::sync::lock;
 
 const SERVICE: u16 = 7;
 /// Channels of each class.

@@ -3,10 +3,10 @@
 use netchannel_verbs::Context;
 use netchannel_wire::frame::reset;
 
-use crate::application::ApplicationId;
+use crate::boundary::application::ApplicationId;
+use crate::boundary::port;
+use crate::boundary::ready::EngineList;
 use crate::engine::Engine;
-use crate::port;
-use crate::ready::EngineList;
 use crate::shared::Command;
 
 /// Ready lists of a runtime at once: one per application thread, as a rule.

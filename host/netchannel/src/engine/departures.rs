@@ -7,9 +7,10 @@ use netchannel_verbs::Context;
 use netchannel_wire::StreamId;
 use netchannel_wire::frame::reset;
 
-use crate::application::{Application, ApplicationId};
+use crate::boundary::application::{Application, ApplicationId};
 use crate::engine::Engine;
-use crate::engine::session::{Session, WindowSlab};
+use crate::engine::session::Session;
+use crate::engine::slabs::WindowSlab;
 
 impl<C: Context> Engine<C> {
     pub(super) fn admit(&mut self, application: Arc<Application>) {

@@ -10,8 +10,9 @@ use std::time::Duration;
 use netchannel_units::Timestamp;
 use netchannel_verbs::Context;
 
+use crate::boundary::StreamKey;
 use crate::engine::session::Borrow;
-use crate::engine::{Drive, Engine, StreamKey};
+use crate::engine::{Drive, Engine};
 
 /// Speed of a copy in the cache, for weighing it against a short wait: bytes per microsecond.
 const COPY_BYTES_PER_MICRO: u64 = 80_000;
@@ -160,6 +161,6 @@ impl<C: Context> Engine<C> {
 fn entry_cell<C: Context>(
     session: &super::session::Session<C>,
     key: StreamKey,
-) -> Option<&crate::cell::CellState> {
+) -> Option<&crate::boundary::cell::CellState> {
     Some(session.table.get(&key.stream().0)?.cell.state())
 }

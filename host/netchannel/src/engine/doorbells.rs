@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::event::epoll;
 
+use crate::boundary::port::{EnginePort, PortWake};
 use crate::error::Error;
-use crate::port::{EnginePort, PortWake};
 
 /// The wake-ups of all ports of other processes.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::engine::control::SessionTerms;
 use crate::engine::failures::Silence;
 use crate::engine::session::ChannelSet;
 use crate::error::Error;
-use crate::shared::lock;
+use crate::sync::lock;
 
 /// While a queue pair is drained somebody polls this often, if nobody does anyway.
 const DRAIN_POLL: Duration = Duration::from_micros(50);

@@ -7,8 +7,8 @@ use netchannel_units::{Duration, StreamOffset, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_wire::StreamId;
 
-use crate::application::ApplicationId;
-use crate::cell::{CellState, buffer};
+use crate::boundary::application::ApplicationId;
+use crate::boundary::cell::{CellState, buffer};
 use crate::engine::session::Session;
 use crate::engine::tenants::Tenants;
 

@@ -4,8 +4,9 @@
 //! The way of the data: `submit` (applications' doorbells) and [`transmit`] go down, [`receive`]
 //! and [`publish`] go up. Set-up lies apart in [`setup`].
 //!
-//! - [`session`]: what the engine keeps per peer.
-//! - [`buffers`]: send buffers. [`lending`]: which streams have some. [`budget`]: what the engines may have outstanding together.
+//! - [`session`]: what the engine keeps per peer. [`slabs`]: memory for its receive windows.
+//! - [`buffers`]: send buffers. [`lending`]: which streams have some. [`budget`]: an engine's part of what
+//!   all may have outstanding together.
 //! - [`receive`]: messages to streams.
 //! - [`transmit`]: streams to messages; [`chunks`]: where a chunk's bytes lie and how a message takes them.
 //! - [`publish`]: streams to applications.
@@ -36,6 +37,7 @@ mod receive;
 pub(crate) mod session;
 pub(crate) mod settings;
 mod setup;
+pub(crate) mod slabs;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -46,48 +48,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netchannel_driver::{Event, Group};
-use netchannel_units::{GroupId, Timestamp};
+use netchannel_units::Timestamp;
 use netchannel_verbs::Context;
 use netchannel_vns::Carried;
 use netchannel_wire::StreamId;
 
-use crate::application::ApplicationId;
+use crate::boundary::StreamKey;
+use crate::boundary::application::ApplicationId;
+use crate::boundary::port::{self, Doorbell, EnginePort, What};
+use crate::boundary::ready::EngineList;
 use crate::config::Config;
 use crate::engine::control::EngineControl;
 use crate::engine::doorbells::Doorbells;
 use crate::engine::session::Session;
 use crate::engine::tenants::Tenants;
-use crate::port::{self, Doorbell, EnginePort, What};
-use crate::ready::EngineList;
 use crate::shared::GroupShared;
-
-/// Sessions that an engine can name.
-pub(crate) const MAX_SESSIONS: u32 = 1 << 24;
-
-/// Name of a stream in its runtime: engine (8 bits), session in the engine (24), number (32).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StreamKey(pub(crate) u64);
-
-impl StreamKey {
-    pub(crate) fn new(group: GroupId, session: u32, stream: StreamId) -> Self {
-        debug_assert!(session < MAX_SESSIONS);
-        Self(u64::from(group.0) << 56 | u64::from(session) << 32 | u64::from(stream.0))
-    }
-
-    /// The engine.
-    pub(crate) fn group(self) -> GroupId {
-        GroupId((self.0 >> 56) as u8)
-    }
-
-    /// The session's slot in the engine.
-    pub(crate) fn session(self) -> u32 {
-        (self.0 >> 32) as u32 & (MAX_SESSIONS - 1)
-    }
-
-    pub(crate) fn stream(self) -> StreamId {
-        StreamId(self.0 as u32)
-    }
-}
 
 /// The engine of a Channel group. One thread at a time drives it.
 pub(crate) struct Engine<C: Context> {

@@ -8,13 +8,13 @@ use netchannel_vns::receive::{ReceiveState, Window};
 use netchannel_vns::send::SendState;
 use netchannel_wire::StreamId;
 
-use crate::application::ApplicationId;
-use crate::cell::flags;
+use crate::boundary::application::ApplicationId;
+use crate::boundary::cell::flags;
+use crate::boundary::port::EnginePort;
+use crate::boundary::ready::EngineList;
+use crate::boundary::region::place;
 use crate::engine::Engine;
 use crate::engine::session::{EngineStream, Session};
-use crate::port::EnginePort;
-use crate::ready::EngineList;
-use crate::region::place;
 
 impl<C: Context> Engine<C> {
     /// Writes the cells of streams that changed, and wakes who waits for them.
@@ -139,7 +139,7 @@ impl<C: Context> Session<C> {
     }
 }
 
-fn publish_window(cell: &crate::cell::EngineSide, window: &Window, place: u64) {
+fn publish_window(cell: &crate::boundary::cell::EngineSide, window: &Window, place: u64) {
     // The slot's former window is two generations old: the application has read past it, or
     // `ReceiveHalf` would still hold it.
     let slot = &cell.windows[(window.generation & 1) as usize];

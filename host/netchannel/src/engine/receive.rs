@@ -8,11 +8,13 @@ use netchannel_vns::{Carried, Placement};
 use netchannel_wire::decode::parse;
 use netchannel_wire::{Frame, StreamId};
 
-use crate::application::ApplicationId;
+use crate::boundary::application::ApplicationId;
 use crate::engine::Engine;
-use crate::engine::session::{Session, WindowSlab};
+use crate::engine::session::Session;
+use crate::engine::slabs::WindowSlab;
 use crate::error::Error;
-use crate::shared::{GroupShared, lock};
+use crate::shared::GroupShared;
+use crate::sync::lock;
 
 /// Why a message ends its session.
 #[derive(Debug, thiserror::Error)]

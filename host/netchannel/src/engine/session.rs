@@ -14,13 +14,13 @@ use netchannel_vns::streams::IdHasher;
 use netchannel_vns::{Carried, SlabId, Streams};
 use netchannel_wire::StreamId;
 
-use crate::application::{Application, ApplicationId};
-use crate::cell::{Cell, buffer};
+use crate::boundary::application::ApplicationId;
+use crate::boundary::cell::{Cell, buffer};
+use crate::boundary::ready::Watchers;
 use crate::engine::buffers::{SendBuffer, vacancy};
 use crate::engine::failover::Failover;
+use crate::engine::slabs::WindowSlab;
 use crate::engine::tenants::Tenants;
-use crate::ready::Watchers;
-use crate::region::RegionId;
 use crate::shared::{SessionShared, SlabRoom};
 
 /// Bytes that an application lends for the time of a call.
@@ -68,24 +68,6 @@ impl EngineStream {
     pub(super) fn let_go(&mut self) {
         self.released = true;
         self.watchers = None;
-    }
-}
-
-/// A slab of receive windows, leased to this session.
-pub(crate) struct WindowSlab<C: Context> {
-    pub(crate) id: RegionId,
-    /// Whose windows lie in it.
-    pub(crate) application: Arc<Application>,
-    // Declared late, dropped late: its number is free before its memory goes, and the session has room
-    // for another when it has gone.
-    pub(crate) region: C::MemoryRegion,
-    #[expect(dead_code, reason = "held until it is dropped")]
-    pub(crate) room: SlabRoom,
-}
-
-impl<C: Context> Drop for WindowSlab<C> {
-    fn drop(&mut self) {
-        self.application.remove_region(self.id);
     }
 }
 

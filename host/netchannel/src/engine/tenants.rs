@@ -7,8 +7,8 @@ use std::sync::Arc;
 use netchannel_units::{Duration, Timestamp};
 use netchannel_verbs::Context;
 
-use crate::application::{Application, ApplicationId};
-use crate::cell::{Cell, CellBlocks};
+use crate::boundary::application::{Application, ApplicationId};
+use crate::boundary::cell::{Cell, CellBlocks};
 use crate::engine::buffers::SendBuffers;
 use crate::engine::session::EngineStream;
 use crate::error::Error;

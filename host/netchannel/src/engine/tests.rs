@@ -16,15 +16,17 @@ use netchannel_verbs::soft::{Clock, Context, LinkModel, SoftOptions};
 use netchannel_vns::streams::Role;
 use netchannel_wire::control::ChannelMessage;
 
-use crate::application::ApplicationId;
-use crate::cell::buffer;
+use crate::boundary::application::ApplicationId;
+use crate::boundary::cell::buffer;
+use crate::boundary::port::{Doorbell, What};
 use crate::config::Config;
-use crate::engine::control::{EngineControl, SlabMaker};
+use crate::engine::control::EngineControl;
 use crate::engine::harness::{Made, make_channels, start_session};
+use crate::engine::slabs::SlabMaker;
 use crate::engine::{Drive, Engine};
-use crate::listener::Backlog;
-use crate::port::{Doorbell, What};
-use crate::shared::{GroupShared, SessionShared, Shared, StreamSeed, lock};
+use crate::shared::Backlog;
+use crate::shared::{GroupShared, SessionShared, Shared, StreamSeed};
+use crate::sync::lock;
 
 const SERVICE: u16 = 7;
 const CHANNELS: u16 = 4;

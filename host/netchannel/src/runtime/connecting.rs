@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use netchannel_units::Timestamp;
 
-use crate::application::ApplicationId;
 use crate::attach::attachment::Opening;
+use crate::boundary::application::ApplicationId;
+use crate::clock::now;
 use crate::config::StreamOptions;
 use crate::error::Error;
-use crate::runtime::helper::{ConnectReply, HelperCommand};
-use crate::runtime::{Keeper, Reach, now};
+use crate::local::{ConnectReply, HelperCommand, Keeper};
+use crate::reach::Reach;
 use crate::shared::SessionShared;
 use crate::stream::Stream;
 

@@ -1,127 +1,30 @@
-//! The runtime: engines, the threads that drive them, and what applications call.
-//!
-//! - [`inner`]: what the threads share. [`ports`]: how applications' threads talk to engines.
-//! - [`group`]: a Channel group, that is, an engine; [`owner`]: who drives it.
-//! - [`wait`]: what a thread does that must wait.
-//! - [`connecting`]: a stream on its way to be opened.
-//! - [`helper`]: the thread that is asleep unless something beside the data path is to be done.
-//! - [`links`]: control connections; [`link`]: one of them, one per session; [`parts`]: what the
-//!   engines have of a session; [`sockets`].
-//! - [`cores`]: polling cores, if there are some.
-//! - [`reach`]: what streams ask of their engine. [`serving`]: what the attach server asks.
+//! What applications open first: a device with its engine, or a way to another process's.
 
 mod connecting;
-mod cores;
-pub(crate) mod group;
-mod helper;
-mod inner;
-mod link;
-mod links;
-mod owner;
-mod parts;
-mod patience;
-mod ports;
-mod reach;
-mod serving;
-mod sockets;
-mod wait;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
-use netchannel_units::{Class, Timestamp};
-use netchannel_verbs::context::AsyncEvent;
-use netchannel_verbs::{Context, DeviceAttributes};
+use netchannel_units::Class;
+use netchannel_verbs::DeviceAttributes;
 
 use crate::attach::attachment::Attachment;
 use crate::attach::server::AttachServer;
+use crate::clock::now;
 use crate::config::{Config, Poller, StreamOptions};
 use crate::device::{self, Opened};
-use crate::engine::Engine;
-use crate::engine::budget::PortBudget;
-use crate::engine::control::SlabMaker;
 use crate::error::Error;
-use crate::listener::{Backlog, Listener};
-use crate::runtime::cores::Cores;
-use crate::runtime::group::Group;
-use crate::runtime::helper::HelperCommand;
-use crate::shared::{GroupShared, SessionShared, Shared};
+use crate::listener::Listener;
+use crate::local::Keeper;
+use crate::reach::Reach;
+use crate::shared::Backlog;
 use crate::stats::Stats;
 use crate::stream::Stream;
 
+pub use crate::local::PollerReport;
 pub use connecting::Connecting;
-pub use cores::PollerReport;
-pub(crate) use helper::ConnectReply;
-pub(crate) use inner::lost_streams;
-pub(crate) use reach::Reach;
-pub(crate) use wait::{CellWait, Waitable, Waited, YIELD_AFTER, sleep, sleep_until, spin_limit};
-
-/// How long closing waits for what was written to be confirmed.
-pub(crate) const LINGER: Duration = Duration::from_secs(5);
-
-/// The monotonic clock.
-pub(crate) fn now() -> Timestamp {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Timestamp::from_nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
-}
-
-/// Everything that the threads of a runtime share.
-pub(crate) struct RuntimeInner {
-    /// By number, which is the order of precedence.
-    pub(crate) groups: Vec<Group>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) config: Config,
-    pub(crate) device: DeviceAttributes,
-    /// How long a thread polls before it sleeps, if that was worth it lately.
-    longest_spin: Duration,
-    pub(crate) reason: String,
-    slab_maker: Mutex<Box<dyn SlabMaker>>,
-    device_events: Box<dyn DeviceEvents>,
-    commands: Mutex<Vec<HelperCommand>>,
-    /// Sessions that this side dialled, by address; the helper thread adds and removes.
-    dialed: Mutex<HashMap<SocketAddr, Arc<SessionShared>>>,
-    cores: Cores,
-    next_port: AtomicU32,
-    list_numbers: Mutex<ListNumbers>,
-    stop: AtomicBool,
-}
-
-/// Asynchronous events of the device, for the helper thread.
-trait DeviceEvents: Send + Sync {
-    fn next(&self) -> Result<Option<AsyncEvent>, netchannel_verbs::Error>;
-    fn fd(&self) -> BorrowedFd<'_>;
-}
-
-impl<C: Context> DeviceEvents for C {
-    fn next(&self) -> Result<Option<AsyncEvent>, netchannel_verbs::Error> {
-        self.poll_event()
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.event_fd()
-    }
-}
-
-/// Numbers of ready lists.
-#[derive(Debug, Default)]
-struct ListNumbers {
-    free: Vec<u32>,
-    /// Never used.
-    next: u32,
-}
-
-/// Keeps the threads of a runtime running; the last clone ends them.
-pub(crate) struct Keeper {
-    pub(crate) inner: Arc<RuntimeInner>,
-    id: u64,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
 
 /// An open device with its engine: from here come streams and listeners.
 ///
@@ -147,48 +50,10 @@ impl Runtime {
         let opened = device::open(&config)?;
         tracing::info!(device = opened.attributes().name, reason = opened.reason(), "device");
         let reason = opened.reason().to_owned();
-        match opened {
-            Opened::Soft(context, _) => Self::with_context(context, reason, config),
-            Opened::Rdma(context, _) => Self::with_context(context, reason, config),
-        }
-    }
-
-    fn with_context<C: Context>(context: C, reason: String, config: Config) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::new()?);
-        let device = context.attributes().clone();
-        if let Some(budget) = PortBudget::new(&device, &config) {
-            let _ = shared.budget.set(budget);
-        }
-        let groups = config
-            .classes()
-            .map(|(id, class)| {
-                let shared = GroupShared::new(id, class, Arc::clone(&shared));
-                let engine = Engine::new(context.clone(), config.clone(), Arc::clone(&shared))?;
-                Ok(Group::new(Box::new(engine), shared))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        let cores = Cores::new(groups.len(), config.idle)?;
-        let inner = Arc::new(RuntimeInner {
-            groups,
-            shared,
-            longest_spin: patience::longest_spin(&device, &config),
-            config,
-            device,
-            reason,
-            device_events: Box::new(context.clone()),
-            slab_maker: Mutex::new(Box::new(context)),
-            commands: Mutex::default(),
-            dialed: Mutex::default(),
-            cores,
-            next_port: AtomicU32::new(1),
-            list_numbers: Mutex::default(),
-            stop: AtomicBool::new(false),
-        });
-        let threads = vec![helper::spawn(Arc::clone(&inner))?];
-        let id = ports::next_runtime();
-        let keeper = Arc::new(Keeper { inner, id, threads: Mutex::new(threads) });
-        let inner = &keeper.inner;
-        inner.set_poller(inner.config.poller, inner.config.polling_cores.into())?;
+        let keeper = match opened {
+            Opened::Soft(context, _) => Keeper::start(context, reason, config),
+            Opened::Rdma(context, _) => Keeper::start(context, reason, config),
+        }?;
         Ok(Self { reach: Reach::Here(keeper) })
     }
 
@@ -271,7 +136,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::Config`] if the engine is another process's.
     pub fn poller(&self) -> Result<PollerReport, Error> {
-        Ok(self.keeper("know who polls")?.inner.cores.report())
+        Ok(self.keeper("know who polls")?.inner.poller())
     }
 
     /// Moves a Channel group ([`Stats::groups`]) to another polling core while streams go on. Groups
@@ -349,7 +214,7 @@ impl Runtime {
     /// Counters.
     pub fn stats(&self) -> Stats {
         match &self.reach {
-            Reach::Here(keeper) => Stats::collect(&keeper.inner),
+            Reach::Here(keeper) => keeper.inner.stats(),
             Reach::There(attachment) => attachment.stats(),
         }
     }

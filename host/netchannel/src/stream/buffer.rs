@@ -11,9 +11,9 @@
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use crate::cell::buffer;
+use crate::boundary::cell::buffer;
+use crate::boundary::port::What;
 use crate::error::Error;
-use crate::port::What;
 use crate::stream::send::SendHalf;
 
 /// Less than this part of a buffer is not worth waking up for: small pieces cost as much as large
@@ -66,9 +66,9 @@ impl Space {
 
 impl SendHalf {
     /// Claims the send buffer for `len` bytes; `None` if there is none now or too little is free,
-    /// then [`is_writable`](crate::cell::CellState::is_writable) says when to try again.
+    /// then [`is_writable`](crate::boundary::cell::CellState::is_writable) says when to try again.
     pub(super) fn claim(&mut self, len: usize) -> Result<Option<Space>, Error> {
-        let wanted = crate::engine::buffers::wanted(len, self.shared.keeper.largest_window());
+        let wanted = crate::engine::buffers::wanted(len, self.shared.reach.largest_window());
         for _ in 0..2 {
             if !self.take_state() {
                 if self.shared.application().buffer_state.load(Acquire) == buffer::NONE {
@@ -87,7 +87,7 @@ impl SendHalf {
             }
             let enough = match larger && wanted / WORTHWHILE >= size {
                 true => size,
-                false => (len as u64).min(size / WORTHWHILE).min(self.shared.keeper.longest_copy()),
+                false => (len as u64).min(size / WORTHWHILE).min(self.shared.reach.longest_copy()),
             };
             if free < enough.max(1) {
                 self.shared.application().room_wanted.store(enough as u32, Relaxed);
@@ -132,7 +132,7 @@ impl SendHalf {
         let (size, free) = self.size_and_free();
         let base = self
             .shared
-            .keeper
+            .reach
             .resolve(self.shared.engine().buffer_place.load(Relaxed))
             .ok_or(Error::NoMemory { what: "send buffers" })?;
         let at = self.tail & (size - 1);

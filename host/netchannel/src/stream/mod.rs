@@ -20,15 +20,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
-use netchannel_units::{Class, Timestamp, Weight};
-use netchannel_verbs::device::Provider;
+use netchannel_units::Timestamp;
 use netchannel_wire::frame::reset;
 
-use crate::cell::flags;
-use crate::config::Policy;
+use crate::boundary::cell::flags;
+use crate::boundary::ready::DIRECTIONS;
 use crate::error::Error;
-use crate::ready::DIRECTIONS;
-use crate::runtime::Reach;
+use crate::info::StreamInfo;
+use crate::reach::Reach;
 use crate::shared::{Command, StreamSeed};
 
 pub use chunk::{Chunk, Words};
@@ -37,27 +36,6 @@ pub use receive::ReceiveHalf;
 pub use reservation::Reservation;
 pub use send::SendHalf;
 pub(crate) use shared::Shared;
-
-/// How a stream travels, and why.
-#[derive(Clone, Debug)]
-pub struct StreamInfo {
-    /// The peer's control address.
-    pub peer: SocketAddr,
-    /// The device.
-    pub device: String,
-    /// Who drives it.
-    pub provider: Provider,
-    /// Channels that its bytes may take: those of its group of the session.
-    pub channels: u16,
-    /// The stream's class.
-    pub class: Class,
-    /// Its part of what the class gets beside other streams.
-    pub weight: Weight,
-    /// How it is spread over Channels.
-    pub policy: Policy,
-    /// Why this device.
-    pub reason: String,
-}
 
 /// A reliable, ordered byte stream in both directions.
 ///
@@ -69,8 +47,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(keeper: Reach, seed: StreamSeed) -> Self {
-        let shared = Arc::new(Shared { keeper, seed, readiness: OnceLock::new() });
+    pub(crate) fn new(reach: Reach, seed: StreamSeed) -> Self {
+        let shared = Arc::new(Shared { reach, seed, readiness: OnceLock::new() });
         Self { send: SendHalf::new(Arc::clone(&shared)), receive: ReceiveHalf::new(shared) }
     }
 
@@ -141,9 +119,9 @@ impl Stream {
     /// Gives up both directions; what the peer has not read may be lost.
     pub fn reset(self, code: u32) {
         let shared = self.send.shared();
-        let (keeper, key) = (&shared.keeper, shared.seed.key);
-        keeper.submit(Command::Reset(key, code));
-        keeper.submit(Command::Stop(key, code));
+        let (reach, key) = (&shared.reach, shared.seed.key);
+        reach.submit(Command::Reset(key, code));
+        reach.submit(Command::Stop(key, code));
     }
 
     /// With `true`, reads and writes of both directions (also [`borrow`](ReceiveHalf::borrow) and
@@ -164,7 +142,7 @@ impl Stream {
     /// How the stream travels.
     pub fn info(&self) -> StreamInfo {
         let shared = self.send.shared();
-        shared.keeper.info(&shared.seed)
+        shared.reach.info(&shared.seed)
     }
 }
 

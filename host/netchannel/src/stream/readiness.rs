@@ -6,11 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
+use crate::boundary::ready::{DIRECTIONS, Direction, Target, Watch, bits};
+use crate::boundary::signal::Signal;
 use crate::error::Error;
-use crate::ready::{DIRECTIONS, Direction, Target, Watch, bits};
-use crate::shared::{Command, lock};
-use crate::signal::Signal;
+use crate::shared::Command;
 use crate::stream::shared::Shared;
+use crate::sync::lock;
 
 /// A descriptor that is readable when a stream is worth trying: for `poll(2)`, `epoll(7)`, and the event loops
 /// that are built upon them.
@@ -93,7 +94,7 @@ impl Shared {
         let made = directions.iter().find_map(|d| descriptors[*d as usize].clone());
         let signal = match made {
             Some(signal) => signal,
-            None => self.keeper.make_signal(self.seed.key)?,
+            None => self.reach.make_signal(self.seed.key)?,
         };
         for direction in directions {
             let place = &mut descriptors[*direction as usize];
@@ -103,7 +104,7 @@ impl Shared {
             *place = Some(Arc::clone(&signal));
             let target = Target::Descriptor(Arc::clone(&signal));
             let watch = Watch { stream: self.seed.key, direction: *direction, target };
-            self.keeper.submit(Command::Watch(watch));
+            self.reach.submit(Command::Watch(watch));
             if *direction == Direction::Read {
                 self.wait_elsewhere(*direction, &signal);
             }

@@ -9,15 +9,15 @@ use netchannel_shared_memory::memory::copy_from_shared;
 use netchannel_vns::StreamError;
 use netchannel_wire::frame::reset;
 
-use crate::cell::flags;
+use crate::boundary::cell::flags;
+use crate::boundary::port::{Doorbell, What};
+use crate::boundary::ready::Direction;
 use crate::error::Error;
-use crate::port::{Doorbell, What};
-use crate::ready::Direction;
-use crate::runtime::Waited;
 use crate::shared::Command;
 use crate::stream::chunk::Chunk;
 use crate::stream::readiness::Pollable;
 use crate::stream::shared::Shared;
+use crate::wait::Waited;
 
 /// A long read lets the engine run after this many bytes, so that credit and acknowledgements go
 /// out while it copies.
@@ -67,7 +67,7 @@ impl ReceiveHalf {
         let size = 1u64 << window.log2.load(Relaxed);
         let base = self
             .shared
-            .keeper
+            .reach
             .resolve(window.place.load(Relaxed))
             .ok_or(Error::NoMemory { what: "receive windows" })?;
         let at = self.consumed & (size - 1);
@@ -91,7 +91,7 @@ impl ReceiveHalf {
             self.consumed += part as u64;
         }
         self.shared.application().consumed.store(self.consumed, Release);
-        self.shared.keeper.note_copied(len);
+        self.shared.reach.note_copied(len);
         Ok(len)
     }
 
@@ -107,7 +107,7 @@ impl ReceiveHalf {
             // The peer has credit left, so there is no hurry: the next pass takes it along.
             self.told = self.consumed;
             let doorbell = Doorbell { stream: self.shared.seed.key, what: What::Consumed };
-            return self.shared.keeper.ring_soon(doorbell);
+            return self.shared.reach.ring_soon(doorbell);
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl ReceiveHalf {
     }
 
     pub(super) fn note_copied(&self, bytes: usize) {
-        self.shared.keeper.note_copied(bytes);
+        self.shared.reach.note_copied(bytes);
     }
 
     /// Bytes of a chunk are done with.
@@ -283,6 +283,6 @@ impl Read for ReceiveHalf {
 impl Drop for ReceiveHalf {
     fn drop(&mut self) {
         let key = self.shared.seed.key;
-        self.shared.keeper.submit(Command::Stop(key, reset::CANCELLED));
+        self.shared.reach.submit(Command::Stop(key, reset::CANCELLED));
     }
 }

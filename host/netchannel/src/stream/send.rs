@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use netchannel_vns::StreamError;
 
-use crate::cell::flags;
+use crate::boundary::cell::flags;
+use crate::boundary::ready::Direction;
 use crate::error::Error;
-use crate::ready::Direction;
 use crate::shared::Command;
 use crate::stream::buffer::{BufferClaim, Space};
 use crate::stream::readiness::Pollable;
@@ -46,7 +46,7 @@ impl SendHalf {
     pub fn finish(&mut self) {
         if !self.finished {
             self.finished = true;
-            self.shared.keeper.submit(Command::Finish(self.shared.seed.key));
+            self.shared.reach.submit(Command::Finish(self.shared.seed.key));
         }
     }
 
@@ -185,7 +185,7 @@ impl SendHalf {
     fn write_some(&mut self, bytes: &[u8], patient: bool) -> Result<usize, Error> {
         self.unclaim();
         let key = self.shared.seed.key;
-        if let Some(taken) = self.shared.keeper.write_direct(key, bytes, patient) {
+        if let Some(taken) = self.shared.reach.write_direct(key, bytes, patient) {
             self.tail += taken as u64;
             if taken == 0 {
                 self.shared.application().room_wanted.store(1, Relaxed);
@@ -193,14 +193,14 @@ impl SendHalf {
             return Ok(taken);
         }
         let Some(space) = self.claim(bytes.len())? else { return Ok(0) };
-        let longest = usize::try_from(self.shared.keeper.longest_copy()).unwrap_or(usize::MAX);
+        let longest = usize::try_from(self.shared.reach.longest_copy()).unwrap_or(usize::MAX);
         let len = bytes.len().min(space.len()).min(longest);
         // SAFETY: the space is ours until it is committed, and nobody reads it before that.
         let (first, second) = unsafe { space.as_mut_slices() };
         let cut = len.min(first.len());
         first[..cut].copy_from_slice(&bytes[..cut]);
         second[..len - cut].copy_from_slice(&bytes[cut..len]);
-        self.shared.keeper.note_copied(len);
+        self.shared.reach.note_copied(len);
         self.commit(len)?;
         Ok(len)
     }

@@ -6,17 +6,18 @@ use std::sync::atomic::Ordering::Acquire;
 
 use netchannel_units::Timestamp;
 
-use crate::cell::{ApplicationSide, CellState, EngineSide};
-use crate::engine::StreamKey;
+use crate::boundary::StreamKey;
+use crate::boundary::cell::{ApplicationSide, CellState, EngineSide};
+use crate::boundary::port::{Doorbell, What};
 use crate::error::Error;
-use crate::port::{Doorbell, What};
-use crate::runtime::{CellWait, Reach, Waited};
+use crate::reach::Reach;
 use crate::shared::StreamSeed;
 use crate::stream::readiness::Readiness;
+use crate::wait::{CellWait, Waited};
 
 /// What both halves share; the last one to go releases the stream.
 pub(crate) struct Shared {
-    pub(super) keeper: Reach,
+    pub(super) reach: Reach,
     pub(super) seed: StreamSeed,
     /// Made when somebody waits elsewhere.
     pub(super) readiness: OnceLock<Box<Readiness>>,
@@ -24,14 +25,14 @@ pub(crate) struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.keeper.release(&self.seed);
+        self.reach.release(&self.seed);
     }
 }
 
 impl Shared {
     /// Its engine.
     pub(crate) fn reach(&self) -> &Reach {
-        &self.keeper
+        &self.reach
     }
 
     pub(crate) fn key(&self) -> StreamKey {
@@ -56,12 +57,12 @@ impl Shared {
 
     /// Tells the engine to look at the cell: at once, if this thread may drive it.
     pub(super) fn ring(&self, what: What) -> Result<(), Error> {
-        self.keeper.ring(Doorbell { stream: self.seed.key, what })
+        self.reach.ring(Doorbell { stream: self.seed.key, what })
     }
 
     /// One pass of the stream's engine, if this thread may drive it.
     pub(super) fn drive(&self) {
-        self.keeper.drive(self.seed.key);
+        self.reach.drive(self.seed.key);
     }
 
     /// Waits for what the engine writes into the cell; `word` says who waits.
@@ -77,11 +78,11 @@ impl Shared {
         deadline: Option<Timestamp>,
     ) -> Result<Waited, Error> {
         let group = self.seed.key.group();
-        self.keeper.wait(&CellWait { word, ready, group }, deadline)
+        self.reach.wait(&CellWait { word, ready, group }, deadline)
     }
 
     /// Why the session is over.
     pub(super) fn session_error(&self) -> Error {
-        self.keeper.session_error(&self.seed)
+        self.reach.session_error(&self.seed)
     }
 }

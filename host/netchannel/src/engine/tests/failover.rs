@@ -4,7 +4,7 @@
 use super::*;
 use netchannel_driver::Event;
 
-use crate::cell::flags;
+use crate::boundary::cell::flags;
 use crate::engine::failover::Failover;
 use crate::shared::Command;
 

@@ -4,7 +4,7 @@ use netchannel_wire::control::{ChannelEpoch, ChannelNews};
 
 use super::failover::{Random, describe, mishear, settle};
 use super::*;
-use crate::cell::flags;
+use crate::boundary::cell::flags;
 
 /// With every Channel down and no way to make another, streams wait, and end with an error that says
 /// so.

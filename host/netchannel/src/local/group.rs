@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use netchannel_units::{Duration, GroupId};
 
-use crate::application::ApplicationId;
+use crate::boundary::application::ApplicationId;
+use crate::clock::now;
 use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
-use crate::runtime::now;
-use crate::runtime::owner::{HelperMode, OwnedEngine, Owner};
-use crate::shared::{Counter, GroupShared};
+use crate::local::owner::{HelperMode, OwnedEngine, Owner};
+use crate::shared::GroupShared;
 use crate::stats::GroupStats;
+use crate::sync::Counter;
 
 /// No polling core: whoever waits drives.
 const INLINE: u32 = u32::MAX;

@@ -8,47 +8,19 @@ use std::time::Duration;
 
 use netchannel_units::{Class, GroupId};
 
-use crate::application::Application;
+use crate::boundary::application::Application;
+use crate::clock::now;
 use crate::config::Idle;
 use crate::engine::Drive;
 use crate::error::Error;
-use crate::runtime::group::Group;
-use crate::runtime::helper::HelperCommand;
-use crate::runtime::{Keeper, LINGER, RuntimeInner, now};
-use crate::shared::{Command, SessionPart, SessionShared, SlabRoom, lock};
+use crate::local::RuntimeInner;
+use crate::local::group::Group;
+use crate::local::helper::HelperCommand;
+use crate::shared::{Command, SessionPart, SessionShared, SlabRoom};
+use crate::sync::lock;
 
-impl Keeper {
-    pub(super) fn shut_down(&self) -> Result<(), Error> {
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        if threads.is_empty() {
-            return Ok(());
-        }
-        let lost = self.inner.linger();
-        // Peers that wait for the confirmation of their last bytes get it before the goodbye.
-        for group in &self.inner.groups {
-            self.inner.with_engine(group, |engine| engine.settle(now()));
-        }
-        self.inner.stop.store(true, Ordering::Release);
-        self.inner.shared.ask_helper();
-        self.inner.cores.stop();
-        for server in lock(&self.inner.shared.servers).iter() {
-            if let Err(error) = server.notify() {
-                tracing::warn!(%error, "cannot wake the attach server");
-            }
-        }
-        for thread in threads {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
-        }
-        // Who waits to accept learns that nothing will come; what nobody accepted ends with the
-        // engine.
-        let listeners = std::mem::take(&mut *lock(&self.inner.shared.listeners));
-        for backlog in listeners.values() {
-            backlog.close();
-        }
-        lost_streams(lost)
-    }
-}
+/// How long closing waits for what was written to be confirmed.
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
 /// What closing says of streams whose bytes were not all taken.
 pub(crate) fn lost_streams(count: usize) -> Result<(), Error> {
@@ -62,21 +34,13 @@ pub(crate) fn lost_streams(count: usize) -> Result<(), Error> {
     Err(Error::system("closing the runtime")(source))
 }
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        if let Err(error) = self.shut_down() {
-            tracing::warn!(%error, "closing");
-        }
-    }
-}
-
 impl RuntimeInner {
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
     /// Gives the helper thread something to do. False if the runtime was closed.
-    pub(super) fn command(&self, command: HelperCommand) -> bool {
+    pub(crate) fn command(&self, command: HelperCommand) -> bool {
         let mut commands = lock(&self.commands);
         // Under the lock: what is pushed before the helper ends is answered by it.
         if self.is_stopping() {
@@ -130,7 +94,7 @@ impl RuntimeInner {
     }
 
     /// Gives the command to its stream's engine and sees to it that it is taken.
-    pub(super) fn submit(&self, command: Command) {
+    pub(crate) fn submit(&self, command: Command) {
         let Some(stream) = command.stream() else { return };
         let group = self.group(stream.group());
         group.shared.inbox.push(command);

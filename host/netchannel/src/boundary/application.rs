@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use netchannel_shared_memory::wake::Wake;
 pub(crate) use netchannel_vns::ApplicationId;
 
+use crate::boundary::region::{RegionId, Regions};
 use crate::error::Error;
-use crate::region::{RegionId, Regions};
-use crate::shared::lock;
+use crate::sync::lock;
 
 /// Most regions of the own process at once. Slabs are 2 MiB, so this is 32 GiB of windows.
 const LOCAL_REGIONS: usize = 16_384;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Weak};
 
 use netchannel_units::GroupId;
 
+use crate::boundary::port::Port;
 use crate::error::Error;
-use crate::port::Port;
-use crate::runtime::{Keeper, RuntimeInner};
+use crate::local::{Keeper, RuntimeInner};
 use crate::shared::Command;
 
 /// Numbers runtimes, so that a thread finds its port of each.

@@ -6,16 +6,17 @@ use std::sync::atomic::Ordering;
 
 use netchannel_units::{Claim, GroupId};
 
-use crate::application::ApplicationId;
+use crate::boundary::application::ApplicationId;
+use crate::boundary::port::EnginePort;
+use crate::boundary::ready::EngineList;
 use crate::engine::Drive;
 use crate::engine::commands::MAX_LISTS;
 use crate::error::Error;
-use crate::listener::Backlog;
-use crate::port::EnginePort;
-use crate::ready::EngineList;
-use crate::runtime::helper::{ConnectReply, HelperCommand};
-use crate::runtime::{RuntimeInner, sockets};
-use crate::shared::{Command, SessionShared, StreamSeed, lock};
+use crate::local::helper::{ConnectReply, HelperCommand};
+use crate::local::{RuntimeInner, sockets};
+use crate::shared::Backlog;
+use crate::shared::{Command, SessionShared, StreamSeed};
+use crate::sync::lock;
 
 impl RuntimeInner {
     /// Number of engines.

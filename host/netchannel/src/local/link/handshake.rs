@@ -6,12 +6,13 @@ use std::sync::Arc;
 use netchannel_vns::streams::Role;
 use netchannel_wire::control::{ChannelOffer, Configuration, Features, Reason};
 
+use crate::clock::now;
 use crate::engine::control::SessionTerms;
 use crate::engine::settings::EAGER_CREDIT;
 use crate::error::Error;
-use crate::runtime::link::{Link, Stage, shorten};
-use crate::runtime::parts::{self, Made, assign, drop_channels, make_channels};
-use crate::runtime::{RuntimeInner, now};
+use crate::local::RuntimeInner;
+use crate::local::link::{Link, Stage, shorten};
+use crate::local::parts::{self, Made, assign, drop_channels, make_channels};
 use crate::shared::SessionShared;
 
 /// What this side says of itself.

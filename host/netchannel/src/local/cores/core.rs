@@ -7,22 +7,23 @@ use std::thread::JoinHandle;
 use netchannel_shared_memory::wake::Wake;
 use netchannel_units::Timestamp;
 
+use crate::clock::now;
 use crate::engine::EVENT_FDS;
 use crate::error::Error;
-use crate::runtime::group::Group;
-use crate::runtime::wait::{YIELD_AFTER, sleep};
-use crate::runtime::{RuntimeInner, now};
-use crate::shared::{Counter, lock};
+use crate::local::RuntimeInner;
+use crate::local::group::Group;
+use crate::sync::{Counter, lock};
+use crate::wait::{YIELD_AFTER, sleep};
 
 /// One polling core, as others see it.
-pub(in crate::runtime) struct Core {
+pub(in crate::local) struct Core {
     asleep: AtomicBool,
     stop: AtomicBool,
     wake: Wake,
     /// Passes over its groups.
-    pub(in crate::runtime) passes: Counter,
+    pub(in crate::local) passes: Counter,
     /// Nanoseconds that it spent where something moved.
-    pub(in crate::runtime) busy: Counter,
+    pub(in crate::local) busy: Counter,
     /// The processor that it is bound to.
     processor: Mutex<Option<u16>>,
 }
@@ -40,7 +41,7 @@ impl Core {
     }
 
     /// The processor that it is bound to.
-    pub(in crate::runtime) fn processor(&self) -> Option<u16> {
+    pub(in crate::local) fn processor(&self) -> Option<u16> {
         *lock(&self.processor)
     }
 

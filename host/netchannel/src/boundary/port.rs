@@ -14,8 +14,8 @@ use netchannel_shared_memory::ring::{BadRing, Consumer, MappedRing, Producer, ri
 use netchannel_shared_memory::wake::{SocketWake, Wake};
 use netchannel_units::GroupId;
 
-use crate::application::ApplicationId;
-use crate::engine::StreamKey;
+use crate::boundary::StreamKey;
+use crate::boundary::application::ApplicationId;
 use crate::error::Error;
 
 /// Doorbells that a ring holds; a full one makes the thread drive the engine itself or wait.

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use netchannel_shared_memory::memory::{Mapping, SharedMemory, SharedWord};
 
-use crate::application::{Application, Export};
+use crate::boundary::application::{Application, Export};
+use crate::boundary::region::{RegionId, place};
 use crate::error::Error;
-use crate::region::{RegionId, place};
 
 /// Bits of [`EngineSide::flags`].
 pub(crate) mod flags {
@@ -100,7 +100,7 @@ pub(crate) struct ApplicationSide {
     /// Not zero: the application makes its bytes in the send buffer, so copies elsewhere are worth
     /// avoiding, too.
     pub(crate) in_place: AtomicU32,
-    /// Of what the application wants to hear: see [`ready`](crate::ready).
+    /// Of what the application wants to hear: see [`ready`](crate::boundary::ready).
     pub(crate) armed: AtomicU32,
 }
 

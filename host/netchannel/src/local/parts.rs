@@ -12,10 +12,11 @@ use netchannel_units::{ChannelId, Class, GroupId};
 use netchannel_verbs::Endpoint;
 use netchannel_wire::control::{ChannelMessage, ChannelOffer};
 
-use crate::application::ApplicationId;
+use crate::boundary::application::ApplicationId;
+use crate::clock::now;
 use crate::engine::control::SessionTerms;
 use crate::error::Error;
-use crate::runtime::{RuntimeInner, now};
+use crate::local::RuntimeInner;
 use crate::shared::{SessionPart, SessionShared};
 
 /// A Channel made and not yet given to a session.

@@ -9,10 +9,10 @@ use netchannel_units::Timestamp;
 use netchannel_wire::control::Reason;
 
 use crate::error::Error;
-use crate::runtime::RuntimeInner;
-use crate::runtime::helper::{ConnectReply, HelperCommand};
-use crate::runtime::link::{Link, Stage, answer, dial};
-use crate::shared::lock;
+use crate::local::RuntimeInner;
+use crate::local::helper::{ConnectReply, HelperCommand};
+use crate::local::link::{Link, Stage, answer, dial};
+use crate::sync::lock;
 
 /// Control connections that wait for the handshake at most; more are closed at once.
 const MAX_HANDSHAKES: usize = 128;

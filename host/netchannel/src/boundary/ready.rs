@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicU32, fence};
 use netchannel_shared_memory::memory::{Mapping, SharedMemory, SharedWord};
 use netchannel_shared_memory::ring::{BadRing, Consumer, MappedRing, Producer, ring_len};
 
-use crate::application::ApplicationId;
-use crate::cell::CellState;
-use crate::engine::StreamKey;
+use crate::boundary::StreamKey;
+use crate::boundary::application::ApplicationId;
+use crate::boundary::cell::CellState;
+use crate::boundary::signal::Signal;
 use crate::error::Error;
-use crate::signal::Signal;
 
 /// Entries of a list's ring: ready streams between two looks of a busy thread. More cost one look
 /// at every cell.
@@ -40,7 +40,7 @@ pub(crate) enum Direction {
     Write = 1,
 }
 
-/// Bits of [`ApplicationSide::armed`](crate::cell::ApplicationSide): what an application wants to
+/// Bits of [`ApplicationSide::armed`](crate::boundary::cell::ApplicationSide): what an application wants to
 /// hear.
 pub(crate) mod bits {
     use super::Direction;

@@ -12,12 +12,13 @@ use netchannel_wire::control::{
     ChannelMessage, Connection, ControlEvent, Path, Reason, SessionId, State,
 };
 
+use crate::clock::now;
 use crate::error::Error;
-use crate::runtime::helper::ConnectReply;
-use crate::runtime::link::handshake::configuration;
-use crate::runtime::parts::{self, Made, drop_channels, make_all};
-use crate::runtime::sockets::{self, socket};
-use crate::runtime::{RuntimeInner, now};
+use crate::local::RuntimeInner;
+use crate::local::helper::ConnectReply;
+use crate::local::link::handshake::configuration;
+use crate::local::parts::{self, Made, drop_channels, make_all};
+use crate::local::sockets::{self, socket};
 use crate::shared::SessionShared;
 
 /// Read at most this much at a time from one connection, so that none holds up the others.

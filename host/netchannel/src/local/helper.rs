@@ -21,13 +21,15 @@ use std::time::Duration;
 use netchannel_shared_memory::wake::Wake;
 use netchannel_units::Timestamp;
 
+use crate::clock::now;
 use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
-use crate::runtime::group::Group;
-use crate::runtime::links::Links;
-use crate::runtime::owner::{HelperMode, Owner};
-use crate::runtime::{RuntimeInner, now};
-use crate::shared::{SessionShared, SlabDemand, lock};
+use crate::local::RuntimeInner;
+use crate::local::group::Group;
+use crate::local::links::Links;
+use crate::local::owner::{HelperMode, Owner};
+use crate::shared::{SessionShared, SlabDemand};
+use crate::sync::lock;
 
 /// An inline engine that nobody has polled for this long is taken over.
 const TICK: Duration = Duration::from_micros(500);
@@ -39,7 +41,7 @@ const LONGEST_TICK: Duration = Duration::from_millis(2);
 const ROUNDS: u32 = 64;
 
 /// What applications ask of the helper.
-pub(super) enum HelperCommand {
+pub(crate) enum HelperCommand {
     /// Accept control connections here.
     Listen(TcpListener),
     /// Stop doing so.
@@ -77,7 +79,7 @@ impl ConnectReply {
     }
 
     /// The answer, if it is there or comes within `timeout` (none: some time).
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &self,
         timeout: Option<Duration>,
     ) -> Option<Result<Arc<SessionShared>, Error>> {
@@ -188,7 +190,7 @@ impl Helper {
         for group in self.watched() {
             fds.extend(group.events());
         }
-        let ready = super::wait::sleep(&fds, until.map(|at| at - now()));
+        let ready = crate::wait::sleep(&fds, until.map(|at| at - now()));
         self.inner.shared.counters.wakeups.add_shared(1);
         if ready[0] {
             let _ = wake.drain();

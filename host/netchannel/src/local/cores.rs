@@ -1,6 +1,6 @@
 //! Polling cores: which there are, and which groups they have.
 //!
-//! - [`core`](self::core): one of them, a thread.
+//! - [`core`]: one of them, a thread.
 //! - [`balance`]: groups move by load.
 //! - [`crowd`]: who may spin while it waits, and who takes turns.
 //!
@@ -22,13 +22,13 @@ use netchannel_units::{Duration, GroupId};
 
 use crate::config::{Idle, Poller};
 use crate::error::Error;
-use crate::runtime::RuntimeInner;
-use crate::runtime::cores::balance::Balance;
-use crate::runtime::cores::core::Core;
-use crate::runtime::cores::crowd::{Crowd, Place};
-use crate::runtime::group::Group;
-use crate::shared::{Counter, lock};
+use crate::local::RuntimeInner;
+use crate::local::cores::balance::Balance;
+use crate::local::cores::core::Core;
+use crate::local::cores::crowd::{Crowd, Place};
+use crate::local::group::Group;
 use crate::stats::CoreStats;
+use crate::sync::{Counter, lock};
 
 pub(super) use crowd::Turn;
 
@@ -135,7 +135,7 @@ impl Cores {
         &self.all[..self.count().min(self.all.len())]
     }
 
-    pub(super) fn report(&self) -> PollerReport {
+    fn report(&self) -> PollerReport {
         lock(&self.state).report.clone()
     }
 
@@ -217,8 +217,13 @@ fn plan(
 }
 
 impl RuntimeInner {
+    /// Who polls now, and why.
+    pub(crate) fn poller(&self) -> PollerReport {
+        self.cores.report()
+    }
+
     /// Changes who polls, while traffic flows.
-    pub(super) fn set_poller(
+    pub(crate) fn set_poller(
         self: &Arc<Self>,
         poller: Poller,
         wanted: usize,
@@ -261,7 +266,7 @@ impl RuntimeInner {
 
     /// Whether a thread that copies for long may keep a polling core from its processor, where bulk
     /// bytes are to delay others but little.
-    pub(super) fn delays_by_copying(&self) -> bool {
+    pub(crate) fn delays_by_copying(&self) -> bool {
         let polled = self.cores.count() > 0;
         polled && self.cores.is_crowded() && self.shared.budget.get().is_some()
     }
@@ -299,7 +304,7 @@ impl RuntimeInner {
     }
 
     /// Moves a group to another polling core.
-    pub(super) fn move_group(&self, group: u8, to: usize) -> Result<(), Error> {
+    pub(crate) fn move_group(&self, group: u8, to: usize) -> Result<(), Error> {
         // Nobody changes the cores meanwhile.
         let _state = lock(&self.cores.state);
         let wrong = |reason: String| Error::Config { reason };

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use netchannel_units::{GroupId, Timestamp};
 
-use crate::application::ApplicationId;
 use crate::attach::attachment::Attachment;
-use crate::engine::StreamKey;
+use crate::boundary::StreamKey;
+use crate::boundary::application::ApplicationId;
+use crate::boundary::port::Doorbell;
+use crate::boundary::ready::{ApplicationList, EngineList};
+use crate::boundary::signal::Signal;
 use crate::error::Error;
-use crate::port::Doorbell;
-use crate::ready::{ApplicationList, EngineList};
-use crate::runtime::group::Group;
-use crate::runtime::{Keeper, Waitable, Waited, now};
-use crate::shared::{Command, StreamSeed, lock};
-use crate::signal::Signal;
-use crate::stream::StreamInfo;
+use crate::info::StreamInfo;
+use crate::local::Keeper;
+use crate::shared::{Command, StreamSeed};
+use crate::sync::lock;
+use crate::wait::{Waitable, Waited};
 
 /// Some microseconds of copying, a fraction of the delay that bulk bytes may cause at a port.
 const SHORT_COPY: u64 = 64 << 10;
@@ -236,90 +237,6 @@ impl Reach {
         match self {
             Self::Here(keeper) => keeper.info(seed),
             Self::There(attachment) => attachment.info(seed),
-        }
-    }
-}
-
-impl Keeper {
-    /// Where a stream lives.
-    fn home(&self, stream: StreamKey) -> &Group {
-        self.inner.group(stream.group())
-    }
-
-    /// Puts a doorbell into the ring of the stream's engine. False if the ring is full.
-    fn ring_bell(self: &Arc<Self>, doorbell: Doorbell) -> Result<bool, Error> {
-        self.with_port_at(doorbell.stream.group(), |port| port.ring(doorbell))
-    }
-
-    /// Tells the engine to look at a stream's cell: at once, if this thread may drive it.
-    fn ring(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
-        let group = self.home(doorbell.stream);
-        if let Some(mut engine) = group.try_drive() {
-            engine.doorbell(doorbell);
-            engine.poll(now());
-            group.let_go(engine);
-            return Ok(());
-        }
-        while !self.ring_bell(doorbell)? {
-            // Full: somebody has to take what is in it.
-            self.inner.with_engine(group, |_| ());
-        }
-        if !self.inner.wake_driver(group) {
-            // Whoever drives takes it in its next pass; if this one was its last, it is ours.
-            self.inner.with_engine(group, |_| ());
-        }
-        Ok(())
-    }
-
-    /// As [`ring`](Self::ring), for what the engine's next pass may take along.
-    fn ring_soon(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
-        match self.ring_bell(doorbell)? {
-            true => Ok(()),
-            false => self.ring(doorbell),
-        }
-    }
-
-    /// One pass of every engine that is for applications' threads to drive and that nobody does.
-    pub(crate) fn drive_all(&self) {
-        self.inner.groups.iter().for_each(|group| self.drive_group(group.id()));
-    }
-
-    /// The same of a group's engine.
-    fn drive_group(&self, group: GroupId) {
-        let group = self.inner.group(group);
-        if let Some(mut engine) = group.try_drive() {
-            engine.poll(now());
-            group.let_go(engine);
-        }
-    }
-
-    /// Writes straight from the caller's buffer, if the device can and this thread may drive:
-    /// returns how many bytes were taken. If `patient` it waits some microseconds for the peer.
-    fn write_direct(&self, stream: StreamKey, bytes: &[u8], patient: bool) -> Option<usize> {
-        if !self.inner.device.moves_bytes_while_posting() {
-            return None;
-        }
-        let group = self.home(stream);
-        let mut engine = group.try_drive()?;
-        // SAFETY: the slice is valid for reads during the call.
-        let taken =
-            unsafe { engine.write_direct(&now, stream, bytes.as_ptr(), bytes.len(), patient) };
-        group.let_go(engine);
-        taken
-    }
-
-    /// How a stream travels.
-    fn info(&self, seed: &StreamSeed) -> StreamInfo {
-        let inner = &self.inner;
-        StreamInfo {
-            peer: seed.session.peer,
-            device: inner.device.name.clone(),
-            provider: inner.device.provider,
-            channels: seed.channels(),
-            class: seed.claim.class,
-            weight: seed.claim.weight,
-            policy: inner.config.policy,
-            reason: inner.reason.clone(),
         }
     }
 }

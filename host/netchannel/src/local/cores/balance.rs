@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use netchannel_scheduler::cores::{Balancer, CoresConfig, GroupLoad};
 use netchannel_units::{Duration, Timestamp};
 
-use crate::runtime::RuntimeInner;
-use crate::runtime::group::Group;
+use crate::local::RuntimeInner;
+use crate::local::group::Group;
 
 /// How often loads are looked at.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -84,8 +84,9 @@ impl RuntimeInner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::now;
     use crate::config::{Config, Idle, Poller};
-    use crate::runtime::{Runtime, now};
+    use crate::runtime::Runtime;
 
     #[test]
     fn two_groups_that_keep_one_core_busy_are_spread_over_two() {

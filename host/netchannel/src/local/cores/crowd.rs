@@ -48,7 +48,7 @@ impl Crowd {
 }
 
 /// The right of a thread to spin while it waits.
-pub(in crate::runtime) struct Place<'a> {
+pub(in crate::local) struct Place<'a> {
     taken: Option<&'a AtomicUsize>,
 }
 
@@ -61,7 +61,7 @@ impl Drop for Place<'_> {
 }
 
 /// A thread's wait among those of the other threads of its process, which all drive engines.
-pub(in crate::runtime) struct Turn<'a> {
+pub(in crate::local) struct Turn<'a> {
     crowd: &'a Crowd,
     drives: bool,
     joined: bool,
@@ -69,7 +69,7 @@ pub(in crate::runtime) struct Turn<'a> {
 
 impl Turn<'_> {
     /// Counts from now on.
-    pub(in crate::runtime) fn join(&mut self) {
+    pub(in crate::local) fn join(&mut self) {
         if !std::mem::replace(&mut self.joined, true) {
             self.crowd.waiting.fetch_add(1, Ordering::Relaxed);
         }
@@ -78,7 +78,7 @@ impl Turn<'_> {
     /// Lets another thread have the processor if more wait than may spin; whether it did. Each of them
     /// would keep it for its time slice of some milliseconds. Linux charges who yields with the rest
     /// of the slice; where all of them do so that costs none of them its turn.
-    pub(in crate::runtime) fn pass_on(&self) -> bool {
+    pub(in crate::local) fn pass_on(&self) -> bool {
         let spinning = self.crowd.beside(0).max(1);
         let waiting = self.crowd.waiting.load(Ordering::Relaxed);
         let crowded = self.joined && self.drives && waiting > spinning;

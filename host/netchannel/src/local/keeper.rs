@@ -1,0 +1,203 @@
+//! What streams ask of an engine of their own process; how its threads begin and end.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use netchannel_units::GroupId;
+use netchannel_verbs::Context;
+
+use crate::boundary::StreamKey;
+use crate::boundary::port::Doorbell;
+use crate::clock::now;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::info::StreamInfo;
+use crate::local::cores::Cores;
+use crate::local::group::Group;
+use crate::local::inner::lost_streams;
+use crate::local::{RuntimeInner, helper, patience, ports};
+use crate::shared::{GroupShared, PortBudget, Shared, StreamSeed};
+use crate::sync::lock;
+
+/// Keeps the threads of a runtime running; the last clone ends them.
+pub(crate) struct Keeper {
+    pub(crate) inner: Arc<RuntimeInner>,
+    /// Number of the runtime in this process.
+    pub(super) id: u64,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Keeper {
+    /// Makes the engines of a device and starts the threads that the configuration asks for.
+    pub(crate) fn start<C: Context>(
+        context: C,
+        reason: String,
+        config: Config,
+    ) -> Result<Arc<Self>, Error> {
+        let shared = Arc::new(Shared::new()?);
+        let device = context.attributes().clone();
+        if let Some(budget) = PortBudget::new(&device, &config) {
+            let _ = shared.budget.set(budget);
+        }
+        let groups = config
+            .classes()
+            .map(|(id, class)| {
+                let shared = GroupShared::new(id, class, Arc::clone(&shared));
+                let engine = Engine::new(context.clone(), config.clone(), Arc::clone(&shared))?;
+                Ok(Group::new(Box::new(engine), shared))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let cores = Cores::new(groups.len(), config.idle)?;
+        let inner = Arc::new(RuntimeInner {
+            groups,
+            shared,
+            longest_spin: patience::longest_spin(&device, &config),
+            config,
+            device,
+            reason,
+            device_events: Box::new(context.clone()),
+            slab_maker: Mutex::new(Box::new(context)),
+            commands: Mutex::default(),
+            dialed: Mutex::default(),
+            cores,
+            next_port: AtomicU32::new(1),
+            list_numbers: Mutex::default(),
+            stop: AtomicBool::new(false),
+        });
+        let threads = vec![helper::spawn(Arc::clone(&inner))?];
+        let id = ports::next_runtime();
+        let keeper = Arc::new(Self { inner, id, threads: Mutex::new(threads) });
+        let inner = &keeper.inner;
+        inner.set_poller(inner.config.poller, inner.config.polling_cores.into())?;
+        Ok(keeper)
+    }
+
+    /// Waits for what was written, then ends sessions and threads. Does nothing a second time.
+    pub(crate) fn shut_down(&self) -> Result<(), Error> {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        if threads.is_empty() {
+            return Ok(());
+        }
+        let lost = self.inner.linger();
+        // Peers that wait for the confirmation of their last bytes get it before the goodbye.
+        for group in &self.inner.groups {
+            self.inner.with_engine(group, |engine| engine.settle(now()));
+        }
+        self.inner.stop.store(true, Ordering::Release);
+        self.inner.shared.ask_helper();
+        self.inner.cores.stop();
+        for server in lock(&self.inner.shared.servers).iter() {
+            if let Err(error) = server.notify() {
+                tracing::warn!(%error, "cannot wake the attach server");
+            }
+        }
+        for thread in threads {
+            // A thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+        // Who waits to accept learns that nothing will come; what nobody accepted ends with the
+        // engine.
+        let listeners = std::mem::take(&mut *lock(&self.inner.shared.listeners));
+        for backlog in listeners.values() {
+            backlog.close();
+        }
+        lost_streams(lost)
+    }
+
+    /// Where a stream lives.
+    fn home(&self, stream: StreamKey) -> &Group {
+        self.inner.group(stream.group())
+    }
+
+    /// Puts a doorbell into the ring of the stream's engine. False if the ring is full.
+    fn ring_bell(self: &Arc<Self>, doorbell: Doorbell) -> Result<bool, Error> {
+        self.with_port_at(doorbell.stream.group(), |port| port.ring(doorbell))
+    }
+
+    /// Tells the engine to look at a stream's cell: at once, if this thread may drive it.
+    pub(crate) fn ring(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
+        let group = self.home(doorbell.stream);
+        if let Some(mut engine) = group.try_drive() {
+            engine.doorbell(doorbell);
+            engine.poll(now());
+            group.let_go(engine);
+            return Ok(());
+        }
+        while !self.ring_bell(doorbell)? {
+            // Full: somebody has to take what is in it.
+            self.inner.with_engine(group, |_| ());
+        }
+        if !self.inner.wake_driver(group) {
+            // Whoever drives takes it in its next pass; if this one was its last, it is ours.
+            self.inner.with_engine(group, |_| ());
+        }
+        Ok(())
+    }
+
+    /// As [`ring`](Self::ring), for what the engine's next pass may take along.
+    pub(crate) fn ring_soon(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
+        match self.ring_bell(doorbell)? {
+            true => Ok(()),
+            false => self.ring(doorbell),
+        }
+    }
+
+    /// One pass of every engine that is for applications' threads to drive and that nobody does.
+    pub(crate) fn drive_all(&self) {
+        self.inner.groups.iter().for_each(|group| self.drive_group(group.id()));
+    }
+
+    /// The same of a group's engine.
+    pub(crate) fn drive_group(&self, group: GroupId) {
+        let group = self.inner.group(group);
+        if let Some(mut engine) = group.try_drive() {
+            engine.poll(now());
+            group.let_go(engine);
+        }
+    }
+
+    /// Writes straight from the caller's buffer, if the device can and this thread may drive:
+    /// returns how many bytes were taken. If `patient` it waits some microseconds for the peer.
+    pub(crate) fn write_direct(
+        &self,
+        stream: StreamKey,
+        bytes: &[u8],
+        patient: bool,
+    ) -> Option<usize> {
+        if !self.inner.device.moves_bytes_while_posting() {
+            return None;
+        }
+        let group = self.home(stream);
+        let mut engine = group.try_drive()?;
+        // SAFETY: the slice is valid for reads during the call.
+        let taken =
+            unsafe { engine.write_direct(&now, stream, bytes.as_ptr(), bytes.len(), patient) };
+        group.let_go(engine);
+        taken
+    }
+
+    /// How a stream travels.
+    pub(crate) fn info(&self, seed: &StreamSeed) -> StreamInfo {
+        let inner = &self.inner;
+        StreamInfo {
+            peer: seed.session.peer,
+            device: inner.device.name.clone(),
+            provider: inner.device.provider,
+            channels: seed.channels(),
+            class: seed.claim.class,
+            weight: seed.claim.weight,
+            policy: inner.config.policy,
+            reason: inner.reason.clone(),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut_down() {
+            tracing::warn!(%error, "closing");
+        }
+    }
+}
