@@ -105,7 +105,7 @@ pub(crate) trait EngineControl: Send {
     /// Breaks a Channel that is up, as a fault would; false if there is none.
     fn break_channel(&mut self, now: Timestamp, number: usize) -> bool;
 
-    /// Gives a session a slab of receive windows made by [`SlabMaker`].
+    /// Gives a session a slab of receive windows made by a [`SlabMaker`](super::slabs::SlabMaker).
     fn add_slab(&mut self, slot: u32, slab: Box<dyn Any + Send>);
 
     /// There is no memory for the slab that an application's streams wait for.

@@ -2,7 +2,7 @@
 //!
 //! It drives the engine that it waits for, and the others now and then, or watches memory while
 //! polling cores do that and there is a processor to do it on; with
-//! [`Idle::Sleep`] it sleeps after a short while. Where more threads wait than there are processors
+//! [`Idle::Sleep`](crate::Idle::Sleep) it sleeps after a short while. Where more threads wait than there are processors
 //! to spin on, each lets the next one look after every pass. Before it sleeps it notes itself where the
 //! engine looks after publishing, and looks once more itself: flag, fence, re-check, sleep.
 
