@@ -6,7 +6,7 @@ use netchannel_units::Duration;
 
 use crate::policy::Policy;
 use crate::random::Random;
-use crate::room::Wish;
+use crate::room::{Lane, Wish};
 use crate::view::ChannelView;
 
 /// Every so many choices by delay one goes to the Channels in turn instead. A rate that was
@@ -42,47 +42,47 @@ impl Choice {
 
     /// The position of a Channel for some of the bytes and how many, if one takes any.
     #[inline(always)]
-    pub(crate) fn choose(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
-        if self.policy == Policy::LeastDelay && views.len() > 1 {
+    pub(crate) fn choose(&mut self, lanes: &[Lane], wish: Wish<'_>) -> Option<(usize, u64)> {
+        if self.policy == Policy::LeastDelay && lanes.len() > 1 {
             self.choices = self.choices.wrapping_add(1);
             let alone = wish.bytes > COMPANY_BYTES || self.choices.is_multiple_of(ALONE_EVERY);
             // Most often all have room, and then it is not necessary to look at all.
             if alone
                 && !self.choices.is_multiple_of(PROBE_EVERY)
-                && let Some(found) = self.better_of_two(views, wish)
+                && let Some(found) = self.better_of_two(lanes, wish)
             {
                 return Some(found);
             }
         }
-        self.choose_at_length(views, wish)
+        self.choose_at_length(lanes, wish)
     }
 
     /// The same where there is more to consider.
     #[inline(never)]
-    fn choose_at_length(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
+    fn choose_at_length(&mut self, lanes: &[Lane], wish: Wish<'_>) -> Option<(usize, u64)> {
         match self.policy {
             Policy::StaticHash => {
-                views.iter().enumerate().find_map(|(i, view)| Some((i, wish.fits(view)?)))
+                lanes.iter().enumerate().find_map(|(i, lane)| taken(i, wish.fits(lane)))
             }
             Policy::RoundRobin => {
-                let next = self.next.min(views.len());
-                let mut positions = (next..views.len()).chain(0..next);
-                let found = positions.find_map(|i| Some((i, wish.fits(&views[i])?)))?;
+                let next = self.next.min(lanes.len());
+                let mut positions = (next..lanes.len()).chain(0..next);
+                let found = positions.find_map(|i| taken(i, wish.fits(&lanes[i])))?;
                 self.next = found.0 + 1;
                 Some(found)
             }
             Policy::LeastDelay => {
                 if wish.bytes <= COMPANY_BYTES
-                    && views.len() > 1
+                    && lanes.len() > 1
                     && !self.choices.is_multiple_of(ALONE_EVERY)
                 {
-                    let found = company(views, wish);
-                    let found = found.or_else(|| self.better_of_two(views, wish));
+                    let found = company(lanes, wish);
+                    let found = found.or_else(|| self.better_of_two(lanes, wish));
                     if found.is_some() {
                         return found;
                     }
                 }
-                self.choose_among_open(views, wish)
+                self.choose_among_open(lanes, wish)
             }
         }
     }
@@ -90,19 +90,22 @@ impl Choice {
     /// Of two Channels taken at random the one that would complete the bytes first, if both have
     /// room.
     #[inline(always)]
-    fn better_of_two(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
-        let (first, second) = self.random.two_below(views.len());
-        let (a, b) = (&views[first], &views[second]);
-        let (bytes_a, bytes_b) = (wish.fits(a)?, wish.fits(b)?);
+    fn better_of_two(&mut self, lanes: &[Lane], wish: Wish<'_>) -> Option<(usize, u64)> {
+        let (first, second) = self.random.two_below(lanes.len());
+        let (a, b) = (&lanes[first], &lanes[second]);
+        let (bytes_a, bytes_b) = (wish.fits(a), wish.fits(b));
+        if bytes_a == 0 || bytes_b == 0 {
+            return None;
+        }
         // Without a branch: nobody can predict it.
-        let second_first = earlier(b, a, wish.bytes);
+        let second_first = earlier(&b.view, &a.view, wish.bytes);
         Some(select_unpredictable(second_first, (second, bytes_b), (first, bytes_a)))
     }
 
     /// As [`Self::choose`], by looking at every Channel.
-    fn choose_among_open(&mut self, views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
+    fn choose_among_open(&mut self, lanes: &[Lane], wish: Wish<'_>) -> Option<(usize, u64)> {
         self.open.clear();
-        let open = (0..views.len()).filter(|i| wish.fits(&views[*i]).is_some()).map(|i| i as u16);
+        let open = (0..lanes.len()).filter(|i| wish.fits(&lanes[*i]) > 0).map(|i| i as u16);
         self.open.extend(open);
         let position = match self.open.len() {
             0 => return None,
@@ -113,34 +116,36 @@ impl Choice {
             }
             count => {
                 let (first, second) = self.random.two_below(count);
-                let view = |position: usize| &views[usize::from(self.open[position])];
+                let view = |position: usize| &lanes[usize::from(self.open[position])].view;
                 if earlier(view(second), view(first), wish.bytes) { second } else { first }
             }
         };
         let chosen = usize::from(self.open[position]);
-        Some((chosen, wish.fits(&views[chosen])?))
+        taken(chosen, wish.fits(&lanes[chosen]))
     }
+}
+
+/// A choice, if it takes anything.
+fn taken(position: usize, bytes: u64) -> Option<(usize, u64)> {
+    (bytes > 0).then_some((position, bytes))
 }
 
 /// A Channel on which a message is due anyway, if it is hardly slower than the fastest and has
 /// little to do.
 #[inline]
-fn company(views: &[ChannelView], wish: Wish<'_>) -> Option<(usize, u64)> {
+fn company(lanes: &[Lane], wish: Wish<'_>) -> Option<(usize, u64)> {
     let mut fastest = Duration::MAX;
     let mut found = None;
-    for (position, view) in views.iter().enumerate() {
+    for (position, lane) in lanes.iter().enumerate() {
+        let view = &lane.view;
         if view.completion_time > Duration::ZERO {
             fastest = fastest.min(view.completion_time);
         }
-        if view.message_due
-            && found.is_none()
-            && view.outstanding <= COMPANY_BYTES
-            && let Some(bytes) = wish.fits(view)
-        {
-            found = Some((position, bytes));
+        if view.message_due && found.is_none() && view.outstanding <= COMPANY_BYTES {
+            found = taken(position, wish.fits(lane));
         }
     }
-    found.filter(|(position, _)| views[*position].completion_time / 2 <= fastest)
+    found.filter(|(position, _)| lanes[*position].view.completion_time / 2 <= fastest)
 }
 
 /// Whether `bytes` bytes would complete earlier on `a` than on `b`: (outstanding + bytes) / rate,

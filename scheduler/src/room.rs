@@ -9,6 +9,8 @@
 //! equal shares: there the measured rate follows the bytes outstanding, so that limits in
 //! proportion to rates would keep whatever shares they began with.
 
+use core::hint::select_unpredictable;
+
 use netchannel_units::{Class, Duration};
 
 use crate::config::SchedulerConfig;
@@ -57,7 +59,6 @@ impl Bounds {
         }
     }
 
-    #[inline(always)]
     fn room(&self, view: &ChannelView) -> Room {
         let Some(target) = self.target else {
             return Room { grain: self.chunk, limit: u64::MAX };
@@ -66,30 +67,30 @@ impl Bounds {
             0 => self.explore,
             rate => ((u128::from(rate) * u128::from(target)) >> 64) as u64 + self.min_chunk,
         };
-        let grain = (limit / 2).clamp(self.min_chunk, self.chunk);
+        let grain = (limit / 2).min(self.chunk).max(self.min_chunk);
         Room { grain, limit: limit.max(2 * grain) }
     }
 
-    /// How many of `backlog` bytes of a stream of `class` the Channel should take now, if any.
+    /// How many of `backlog` bytes of a stream of `class` the Channel should take now; zero if none.
     ///
     /// Every branch here goes the same way from call to call: which Channels are idle or full, which
     /// nobody can predict, is arithmetic.
     #[inline(always)]
-    pub(crate) fn takes(&self, view: &ChannelView, class: Class, backlog: u64) -> Option<u64> {
-        if !view.usable || !view.carries(class) || view.window_left == 0 {
-            return None;
+    pub(crate) fn takes(&self, lane: &Lane, class: Class, backlog: u64) -> u64 {
+        if !lane.open[class as usize] {
+            return 0;
         }
-        let room = self.room(view);
+        let (view, room) = (&lane.view, lane.room);
         let want = backlog.min(room.grain);
         if view.window_left < want && !is_worth_the_window(view, room) {
-            return None;
+            return 0;
         }
         if self.gather > 0 && !self.is_worth_a_message(view, class, want, room) {
-            return None;
+            return 0;
         }
         // An idle Channel has room for two grains at least, so it is never full.
         let full = view.outstanding.saturating_add(want) > room.limit;
-        (!full).then_some(want.min(view.window_left))
+        select_unpredictable(full, 0, want.min(view.window_left))
     }
 
     /// Nagle's algorithm (RFC 896), by how busy the Channel is instead of by acknowledgements.
@@ -109,6 +110,41 @@ fn is_worth_the_window(view: &ChannelView, room: Room) -> bool {
     view.outstanding == 0 || view.window_left >= room.grain.div_ceil(2)
 }
 
+/// A Channel between two looks at it: what follows from its view is worked out once for all
+/// decisions, and what they assign to it is noted.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) view: ChannelView,
+    room: Room,
+    /// By class.
+    open: [bool; Class::ALL.len()],
+}
+
+impl Lane {
+    pub(crate) fn new(view: ChannelView, bounds: &Bounds) -> Self {
+        let open = Class::ALL.map(|class| view.usable && view.carries(class));
+        Self { room: bounds.room(&view), open, view }
+    }
+
+    /// It was assigned `bytes` bytes.
+    #[inline(always)]
+    pub(crate) fn on_assigned(&mut self, bytes: u64) {
+        self.view.outstanding = self.view.outstanding.saturating_add(bytes);
+        self.view.window_left = self.view.window_left.saturating_sub(bytes);
+        self.view.message_due = true;
+    }
+
+    /// It did not take that many of them.
+    pub(crate) fn on_refused(&mut self, bytes: u64) {
+        self.view.outstanding = self.view.outstanding.saturating_sub(bytes);
+        self.view.window_left = self.view.window_left.saturating_add(bytes);
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.open = Default::default();
+    }
+}
+
 /// Bytes of one stream that look for a Channel.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish<'a> {
@@ -120,8 +156,8 @@ pub(crate) struct Wish<'a> {
 impl Wish<'_> {
     /// As [`Bounds::takes`].
     #[inline(always)]
-    pub(crate) fn fits(self, view: &ChannelView) -> Option<u64> {
-        self.bounds.takes(view, self.class, self.bytes)
+    pub(crate) fn fits(self, lane: &Lane) -> u64 {
+        self.bounds.takes(lane, self.class, self.bytes)
     }
 }
 
@@ -164,7 +200,8 @@ mod tests {
     }
 
     fn takes(view: ChannelView, backlog: u64) -> bool {
-        bounds().takes(&view, Class::Throughput, backlog).is_some()
+        let bounds = bounds();
+        bounds.takes(&Lane::new(view, &bounds), Class::Throughput, backlog) > 0
     }
 
     #[test]
@@ -189,7 +226,8 @@ mod tests {
         let bounds =
             Bounds::new(&SchedulerConfig { gather: 40_000, target_delay: None, ..config() });
         let takes = |outstanding, class, backlog| {
-            bounds.takes(&view(outstanding, u64::MAX, 80), class, backlog).is_some()
+            let lane = Lane::new(view(outstanding, u64::MAX, 80), &bounds);
+            bounds.takes(&lane, class, backlog) > 0
         };
         assert!(takes(0, Class::Throughput, 1), "nothing waits for an idle queue");
         assert!(takes(9_999, Class::Throughput, 1), "nor for one that is nearly so");

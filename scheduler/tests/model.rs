@@ -178,8 +178,9 @@ proptest! {
                     }
                 }
                 Op::Decide(times) => {
+                    scheduler.look(oracle.views.iter().copied());
                     for _ in 0..times {
-                        let next = scheduler.next(&oracle.views);
+                        let next = scheduler.next();
                         oracle.check(next);
                     }
                 }
@@ -193,7 +194,8 @@ proptest! {
                     usable: true, outstanding: 0, window_left: u64::MAX, ..*view
                 };
             }
-            let next = scheduler.next(&oracle.views);
+            scheduler.look(oracle.views.iter().copied());
+            let next = scheduler.next();
             oracle.check(next);
             if next.is_none() {
                 break;
@@ -218,7 +220,8 @@ fn the_static_policy_spreads_and_stays() {
         for key in 0..400 {
             scheduler.on_backlog(StreamKey(key), Class::Throughput, 10);
         }
-        while let Some(next) = scheduler.next(channels) {
+        scheduler.look(channels.iter().copied());
+        while let Some(next) = scheduler.next() {
             places.insert(next.stream, next.channel);
         }
         places

@@ -56,6 +56,10 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    fn new(start: StreamOffset, len: u64, form: Form) -> Self {
+        Self { range: ByteRange::between(start, start + len), form }
+    }
+
     /// Leaves the first `bytes` bytes of it, if it has more.
     pub fn cut(&mut self, bytes: u64) {
         self.range.end = self.range.end.min(self.range.start + bytes);
@@ -208,6 +212,7 @@ impl SendHalf {
     }
 
     /// Bytes that could be sent now.
+    #[inline]
     pub fn sendable(&self) -> u64 {
         if matches!(self.state, SendState::Finished | SendState::Reset) || self.waits_for_window() {
             return 0;
@@ -224,17 +229,21 @@ impl SendHalf {
     /// Bytes that are worth a message now: less than `gather` waits while the application may add to
     /// it and the peer has yet to confirm a good part of what it was sent (Nagle's algorithm,
     /// RFC 896). What the peer's limit cuts off, or what is sent again, waits for nothing.
+    #[inline]
     pub fn due(&self, gather: u64) -> u64 {
         let sendable = self.sendable();
-        let grows = self.state == SendState::Open
+        if sendable >= gather || !self.waits_for_company(sendable, gather) { sendable } else { 0 }
+    }
+
+    fn waits_for_company(&self, sendable: u64, gather: u64) -> bool {
+        self.state == SendState::Open
             && self.resend.is_empty()
-            && sendable == self.tail.saturating_since(self.sent);
-        let waits =
-            sendable < gather && grows && self.sent.saturating_since(self.confirmed) >= gather / 4;
-        if waits { 0 } else { sendable }
+            && sendable == self.tail.saturating_since(self.sent)
+            && self.sent.saturating_since(self.confirmed) >= gather / 4
     }
 
     /// Bytes that wait, whether or not the peer takes them yet.
+    #[inline]
     pub fn backlog(&self) -> u64 {
         self.tail.saturating_since(self.sent) + self.resend.bytes() + self.refused.bytes()
     }
@@ -243,28 +252,30 @@ impl SendHalf {
     ///
     /// Bytes that are sent again go eagerly: if the peer has had them after all, their place in
     /// the window may belong to later bytes by now, and only the peer can tell.
+    #[inline]
     pub fn next_chunk(&self, limits: ChunkLimits) -> Option<Chunk> {
         if matches!(self.state, SendState::Finished | SendState::Reset) || self.waits_for_window() {
             return None;
         }
-        let again = self.resend.first().filter(|lost| lost.start < self.limit);
-        let range = match again {
-            Some(lost) => ByteRange::between(lost.start, lost.end.min(self.limit)),
-            None => ByteRange::between(self.sent, self.tail.min(self.limit)),
-        };
-        let len = range.len().min(limits.bytes);
-        let window = match again {
-            None if len >= limits.bulk_min => self.window_of(range.start),
-            _ => None,
-        };
+        if let Some(lost) = self.resend.first()
+            && lost.start < self.limit
+        {
+            let end = lost.end.min(self.limit);
+            let len = (end - lost.start).min(limits.bytes).min(limits.eager);
+            return (len > 0).then(|| Chunk::new(lost.start, len, Form::Eager));
+        }
+        let start = self.sent;
+        let len = self.tail.min(self.limit).saturating_since(start).min(limits.bytes);
+        let window = if len >= limits.bulk_min { self.window_of(start) } else { None };
         let (len, form) = match window {
             Some((grant, left)) => (len.min(left), Form::Bulk(grant)),
             None => (len.min(limits.eager), Form::Eager),
         };
-        (len > 0).then(|| Chunk { range: ByteRange::between(range.start, range.start + len), form })
+        (len > 0).then(|| Chunk::new(start, len, form))
     }
 
     /// A chunk from [`next_chunk`](Self::next_chunk), perhaps shortened at its end, was sent.
+    #[inline]
     pub fn on_sent(&mut self, chunk: &Chunk) {
         self.resend.remove(chunk.range);
         self.sent = self.sent.max(chunk.range.end);
@@ -275,36 +286,45 @@ impl SendHalf {
 
     /// The peer's engine has processed the message with these bytes. True if it had refused some
     /// of them: those can be sent again from now on.
+    #[inline]
     pub fn on_confirmed(&mut self, range: ByteRange, bulk: bool) -> bool {
         if bulk {
             self.writes_in_flight = self.writes_in_flight.saturating_sub(1);
         }
-        let mut again = false;
-        if self.refused.is_empty() {
-            self.confirm(range);
-        } else {
-            // The acknowledgement of a message covers what was refused of it, too.
-            let mut kept = RangeSet::default();
-            kept.insert(range);
-            for refused in self.refused.iter() {
-                kept.remove(refused);
+        let again = match self.refused.is_empty() {
+            true => {
+                self.confirm(range);
+                false
             }
-            self.refused.remove(range);
-            let mut refused = RangeSet::default();
-            refused.insert(range);
-            for part in kept.iter() {
-                refused.remove(part);
-                self.confirm(part);
-            }
-            for part in refused.iter() {
-                again = true;
-                self.again(part);
-            }
-        }
+            false => self.confirm_in_part(range),
+        };
         self.settle();
         again
     }
 
+    /// The acknowledgement of a message covers what was refused of it, too.
+    fn confirm_in_part(&mut self, range: ByteRange) -> bool {
+        let mut again = false;
+        let mut kept = RangeSet::default();
+        kept.insert(range);
+        for refused in self.refused.iter() {
+            kept.remove(refused);
+        }
+        self.refused.remove(range);
+        let mut refused = RangeSet::default();
+        refused.insert(range);
+        for part in kept.iter() {
+            refused.remove(part);
+            self.confirm(part);
+        }
+        for part in refused.iter() {
+            again = true;
+            self.again(part);
+        }
+        again
+    }
+
+    #[inline]
     fn confirm(&mut self, range: ByteRange) {
         if range.start <= self.confirmed {
             // The normal case: in order.
@@ -393,6 +413,7 @@ impl SendHalf {
         self.stopped.get_or_insert(code);
     }
 
+    #[inline]
     fn settle(&mut self) {
         if self.confirmed == self.tail {
             self.forget_answer();

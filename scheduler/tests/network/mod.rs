@@ -31,7 +31,6 @@ pub(crate) struct Network {
     pub(crate) links: Vec<Link>,
     pub(crate) ports: Vec<Port>,
     latency: Duration,
-    views: Vec<ChannelView>,
     random: u64,
 }
 
@@ -55,7 +54,6 @@ impl Network {
             links: channels.iter().map(link).collect(),
             ports: ports.iter().map(port).collect(),
             latency: Duration::from_micros(3),
-            views: Vec::new(),
             random: seed | 1,
         }
     }
@@ -73,16 +71,15 @@ impl Network {
         for link in &mut self.links {
             link.receive(self.now);
         }
-        self.views.clear();
-        for (i, link) in self.links.iter().enumerate() {
-            self.views.push(link.view(i));
-        }
-        while let Some(assignment) = scheduler.next(&self.views) {
+        scheduler.look(self.links.iter().enumerate().map(|(i, link)| link.view(i)));
+        while let Some(assignment) = scheduler.next() {
             let i = usize::from(assignment.channel.0);
             let link = &mut self.links[i];
             let port = &mut self.ports[link.port];
             link.send(self.now, assignment.bytes, port, self.latency);
-            self.views[i] = link.view(i);
+            if !link.view(i).usable {
+                scheduler.on_refused(assignment.channel, 0, false);
+            }
             on_assigned(scheduler, assignment);
         }
     }

@@ -119,6 +119,7 @@ impl PartialEq for RangeSet {
 impl Eq for RangeSet {}
 
 impl RangeSet {
+    #[inline]
     fn slice(&self) -> &[ByteRange] {
         self.ranges.as_ref().map_or(&[], |ranges| ranges)
     }
@@ -129,6 +130,18 @@ impl RangeSet {
             return 0;
         }
         let ranges = self.ranges.get_or_insert_default();
+        // Most bytes come after those that are known.
+        match ranges.last_mut() {
+            Some(last) if range.start == last.end => {
+                last.end = range.end;
+                return range.len();
+            }
+            Some(last) if range.start < last.end => {}
+            _ => {
+                ranges.push(range);
+                return range.len();
+            }
+        }
         // The ranges that overlap or touch `range` are `first..last`: hardly ever more than two.
         let first = ranges.partition_point(|r| r.end < range.start);
         let touching = ranges[first..].iter().take_while(|r| r.start <= range.end).count();
@@ -153,10 +166,14 @@ impl RangeSet {
     }
 
     /// Takes away every byte of `range`.
+    #[inline]
     pub fn remove(&mut self, range: ByteRange) {
-        if range.is_empty() {
-            return;
+        if !self.is_empty() && !range.is_empty() {
+            self.cut(range);
         }
+    }
+
+    fn cut(&mut self, range: ByteRange) {
         let Some(ranges) = &mut self.ranges else { return };
         let first = ranges.partition_point(|r| r.end <= range.start);
         let last = ranges.partition_point(|r| r.start < range.end);
@@ -207,11 +224,13 @@ impl RangeSet {
     }
 
     /// Number of bytes in all ranges.
+    #[inline]
     pub fn bytes(&self) -> u64 {
         self.slice().iter().map(|r| r.len()).sum()
     }
 
     /// Whether there are no bytes.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.slice().is_empty()
     }

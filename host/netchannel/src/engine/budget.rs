@@ -1,11 +1,12 @@
 //! An engine's part of the port's bulk budget: see [`PortBudget`](crate::shared::PortBudget).
 
-use netchannel_scheduler::SchedulerConfig;
+use netchannel_scheduler::{Assignment, Scheduler, SchedulerConfig};
 use netchannel_units::{Class, Timestamp};
 use netchannel_verbs::Context;
 
 use crate::engine::Engine;
 use crate::engine::transmit::outstanding;
+use crate::shared::{GroupShared, PortBudget};
 
 /// What an engine has in the account.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,6 +15,68 @@ pub(super) struct Share {
     /// Bytes waited for room.
     denied: bool,
     looked: Timestamp,
+}
+
+/// The account, for an engine that sends.
+pub(super) struct Port<'a> {
+    /// `None`: nothing is bounded.
+    budget: Option<&'a PortBudget>,
+    shared: &'a GroupShared,
+    share: &'a mut Share,
+}
+
+impl Share {
+    pub(super) fn at_port<'a>(&'a mut self, shared: &'a GroupShared) -> Port<'a> {
+        Port { budget: shared.runtime.budget.get(), shared, share: self }
+    }
+}
+
+impl Port<'_> {
+    /// The next assignment, within what may be sent now.
+    #[inline]
+    pub(super) fn next(&mut self, scheduler: &mut Scheduler) -> Option<Assignment> {
+        match self.budget {
+            None => scheduler.next(),
+            Some(budget) => self.next_within(budget, scheduler),
+        }
+    }
+
+    fn next_within(
+        &mut self,
+        budget: &PortBudget,
+        scheduler: &mut Scheduler,
+    ) -> Option<Assignment> {
+        let (class, group) = (self.shared.class, self.shared.id);
+        let share = SchedulerConfig::default().throughput_share;
+        let room = budget.room(class, group, self.share.own, share);
+        if room < u64::MAX {
+            scheduler.limit(room);
+        }
+        let next = scheduler.next();
+        // Bytes wait though the Channels would take them.
+        if next.is_none() && room < u64::MAX && !scheduler.is_idle() {
+            self.share.denied = true;
+            if class == Class::Throughput {
+                budget.set_active(group, true);
+            }
+        }
+        next
+    }
+
+    /// So many bytes were sent.
+    #[inline]
+    pub(super) fn on_sent(&mut self, now: Timestamp, bytes: u64) {
+        let Some(budget) = self.budget else { return };
+        if self.share.own == 0 {
+            self.share.looked = now;
+            if self.shared.class == Class::Throughput {
+                budget.set_active(self.shared.id, true);
+            }
+        }
+        let own = self.share.own.saturating_add(bytes);
+        budget.change(self.shared.class, self.share.own, own);
+        self.share.own = own;
+    }
 }
 
 impl<C: Context> Engine<C> {
@@ -37,37 +100,6 @@ impl<C: Context> Engine<C> {
             budget.set_active(self.shared.id, own > 0 || self.share.denied);
         }
         self.share = Share { own, denied: false, looked: now };
-    }
-
-    /// Bytes that may be sent now.
-    pub(super) fn room_at_port(&self) -> u64 {
-        let Some(budget) = self.shared.runtime.budget.get() else { return u64::MAX };
-        let share = SchedulerConfig::default().throughput_share;
-        budget.room(self.shared.class, self.shared.id, self.share.own, share)
-    }
-
-    /// Bytes wait though the Channels would take them.
-    pub(super) fn on_denied(&mut self) {
-        self.share.denied = true;
-        if let Some(budget) = self.shared.runtime.budget.get()
-            && self.shared.class == Class::Throughput
-        {
-            budget.set_active(self.shared.id, true);
-        }
-    }
-
-    /// A Channel had `from` bytes outstanding and has `to`.
-    pub(super) fn on_sent_at_port(&mut self, now: Timestamp, from: u64, to: u64) {
-        let Some(budget) = self.shared.runtime.budget.get() else { return };
-        if self.share.own == 0 {
-            self.share.looked = now;
-            if self.shared.class == Class::Throughput {
-                budget.set_active(self.shared.id, true);
-            }
-        }
-        let own = self.share.own.saturating_add(to).saturating_sub(from);
-        budget.change(self.shared.class, self.share.own, own);
-        self.share.own = own;
     }
 
     /// Whether others wait for completions of what this engine sent.

@@ -38,6 +38,25 @@ impl SendBuffer {
     }
 }
 
+/// Where a send buffer lies, while it is leased.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    base: NonNull<u8>,
+    size: u64,
+    /// The device's key to it.
+    pub(crate) local_key: u32,
+}
+
+impl Span {
+    /// Address of byte `offset` of the stream, and how many bytes follow it without a wrap.
+    #[inline]
+    pub(crate) fn at(&self, offset: u64) -> (NonNull<u8>, u64) {
+        let in_buffer = offset & (self.size - 1);
+        // SAFETY: below the size of the buffer.
+        (unsafe { self.base.add(in_buffer as usize) }, self.size - in_buffer)
+    }
+}
+
 struct Slab<C: Context> {
     // Declared first, dropped first: the registration goes before the memory.
     region: C::MemoryRegion,
@@ -89,18 +108,12 @@ impl<C: Context> SendBuffers<C> {
         }
     }
 
-    /// Address of byte `offset` of the stream, and how many bytes follow it without a wrap.
-    pub(crate) fn at(&self, buffer: &SendBuffer, offset: u64) -> (NonNull<u8>, u64) {
-        let in_buffer = offset & (buffer.size() - 1);
-        let in_slab = u64::from(buffer.0.offset) + in_buffer;
-        // SAFETY: below the size of the lease, which lies in its slab.
-        let address = unsafe { self.slab(buffer).mapping.as_ptr().add(in_slab as usize) };
-        (address, buffer.size() - in_buffer)
-    }
-
-    /// The device's key to the buffer's memory.
-    pub(crate) fn local_key(&self, buffer: &SendBuffer) -> u32 {
-        self.slab(buffer).region.local_key()
+    /// Where the buffer lies.
+    pub(crate) fn span(&self, buffer: &SendBuffer) -> Span {
+        let slab = self.slab(buffer);
+        // SAFETY: the lease lies in its slab.
+        let base = unsafe { slab.mapping.as_ptr().add(buffer.0.offset as usize) };
+        Span { base, size: buffer.size(), local_key: slab.region.local_key() }
     }
 
     /// Where applications find the buffer.

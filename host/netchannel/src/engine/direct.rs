@@ -120,14 +120,14 @@ impl<C: Context> Engine<C> {
         let (_, borrow) = session.borrow.take()?;
         let entry = session.table.get(&id.0)?;
         let buffer = entry.buffer.as_ref()?;
-        let buffers = self.tenants.buffers(entry.application)?;
+        let span = self.tenants.buffers(entry.application)?.span(buffer);
         let Some(half) = session.streams.send_half(id) else { return Some(0) };
         let confirmed = half.confirmed();
         let upto = borrow.end.min(confirmed + buffer.size()).max(borrow.start);
         let mut at = confirmed.max(borrow.start);
         let mut copied = 0;
         while at < upto {
-            let (target, contiguous) = buffers.at(buffer, at.get());
+            let (target, contiguous) = span.at(at.get());
             let len = upto.saturating_since(at).min(contiguous);
             let offset = at.saturating_since(borrow.start) as usize;
             // SAFETY: `at + len` is inside of the borrowed bytes, which the caller keeps valid,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use netchannel_driver::{ChannelKey, Group};
-use netchannel_scheduler::{ChannelView, Scheduler};
+use netchannel_scheduler::{Scheduler, StreamKey as SchedulerKey};
 use netchannel_units::{ChannelId, Duration, StreamOffset, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_vns::streams::IdHasher;
@@ -118,7 +118,6 @@ pub(crate) struct Session<C: Context> {
     pub(crate) channels: Vec<ChannelKey>,
     /// What both sides call them.
     pub(crate) numbers: Vec<ChannelId>,
-    pub(crate) views: Vec<ChannelView>,
     pub(crate) table: StreamTable,
     /// By number; what was given up leaves a gap.
     pub(crate) slabs: Vec<Option<WindowSlab<C>>>,
@@ -173,7 +172,6 @@ impl<C: Context> Session<C> {
             scheduler,
             channels,
             numbers,
-            views: Vec::new(),
             table: StreamTable::default(),
             slabs: Vec::new(),
             borrow: None,
@@ -190,12 +188,7 @@ impl<C: Context> Session<C> {
 
     /// The peer has processed what a message of Channel `number` carried.
     pub(crate) fn confirm(&mut self, number: usize, carried: &[Carried]) {
-        for item in carried {
-            if let Carried::Chunk { range, .. } = item {
-                self.payload[number].confirmed += range.len();
-            }
-        }
-        self.streams.on_message_confirmed(carried);
+        self.payload[number].confirmed += self.streams.on_message_confirmed(carried);
     }
 
     pub(crate) fn add_slab(&mut self, slab: WindowSlab<C>) {
@@ -218,6 +211,15 @@ impl<C: Context> Session<C> {
         match slabs.any(|slab| slab.application.id == application) {
             true => self.shared.slab_room(most),
             false => Some(self.shared.first_slab_room()),
+        }
+    }
+
+    /// Tells the scheduler what streams could send.
+    pub(super) fn report_backlogs(&mut self) {
+        while let Some(backlog) = self.streams.poll_backlog() {
+            let key = SchedulerKey(u64::from(backlog.stream.0));
+            self.scheduler.pin(key, backlog.via);
+            self.scheduler.on_backlog(key, backlog.claim, backlog.bytes);
         }
     }
 

@@ -1,27 +1,25 @@
 //! Streams to messages.
 
 use netchannel_channel::AckNeed;
-use netchannel_driver::RcChannel;
-use netchannel_scheduler::{Assignment, ChannelView, StreamKey as SchedulerKey};
+use netchannel_driver::{ChannelKey, DriverError, Group, RcChannel};
+use netchannel_scheduler::{Assignment, ChannelView};
 use netchannel_units::{ChannelId, Class, Timestamp};
 use netchannel_verbs::{Context, MemoryRegion};
+use netchannel_vns::Carried;
 use netchannel_vns::streams::Control;
-use netchannel_vns::{Carried, Form};
 use netchannel_wire::{Frame, StreamId};
 
 use crate::engine::Engine;
-use crate::engine::chunks::{bulk, eager, locate};
+use crate::engine::budget::Port;
+use crate::engine::chunks::{Outlet, Sink};
 use crate::engine::failures::LOOK_FOR_FAILURES;
 use crate::engine::session::Session;
+use crate::engine::tenants::Tenants;
 use crate::shared::GroupShared;
 
 /// The most bulk bytes in one message: as many as take half a microsecond to write at 400 Gb/s, so
 /// that the cost of a message is shared by small chunks and the receiver need not wait long.
 const MESSAGE_BYTES: u64 = 32 << 10;
-
-/// Borrowed bytes are confirmed sooner in smaller pieces, so that less is left to keep when their
-/// writer's call ends.
-const BORROWED_PIECE: u64 = 128 << 10;
 
 impl<C: Context> Engine<C> {
     /// Sends what a session may send now. True if something left.
@@ -97,122 +95,33 @@ impl<C: Context> Engine<C> {
     }
 
     fn send_bytes(&mut self, now: Timestamp, slot: u32) -> bool {
-        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
-        while let Some(backlog) = session.streams.poll_backlog() {
-            let key = SchedulerKey(u64::from(backlog.stream.0));
-            session.scheduler.pin(key, backlog.via);
-            session.scheduler.on_backlog(key, backlog.claim, backlog.bytes);
-        }
+        let Self { sessions, group, tenants, shared, share, context, .. } = self;
+        let Some(Some(session)) = sessions.get_mut(slot as usize) else { return false };
+        session.report_backlogs();
         if session.scheduler.is_idle() {
             return false;
         }
-        session.views.clear();
-        for (number, key) in session.channels.iter().enumerate() {
-            let id = ChannelId(number as u16);
-            // By number, so that a Channel that is gone leaves a gap.
-            let channel = self.group.channel(*key);
-            session.views.push(channel.map_or_else(|| nowhere(id), |channel| view(id, channel)));
-        }
-        let mut any = false;
-        loop {
-            let room = self.room_at_port();
-            let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return any };
-            if room < u64::MAX {
-                for view in &mut session.views {
-                    view.window_left = view.window_left.min(room);
-                }
-            }
-            let Some(assignment) = session.scheduler.next(&session.views) else {
-                if room < u64::MAX && !session.scheduler.is_idle() {
-                    self.on_denied();
-                }
-                return any;
-            };
-            let number = usize::from(assignment.channel.0);
-            let before = session.views[number].outstanding;
-            match self.send_assignment(now, slot, assignment) {
-                Ok(sent) => {
-                    any |= sent;
-                    if let Some(Some(session)) = self.sessions.get(slot as usize) {
-                        let after = session.views.get(number).map_or(before, |v| v.outstanding);
-                        self.on_sent_at_port(now, before, after);
-                    }
-                }
-                Err(error) => {
-                    self.on_post_failed(now, slot, number, &error);
-                    return true;
+        session.scheduler.look(views(&session.channels, group));
+        let direct = context.attributes().moves_bytes_while_posting();
+        let sink = Sink { now, direct, most: message_bytes(shared), counters: &shared.counters };
+        let mut pass = Pass { group, tenants, port: share.at_port(shared), sink, any: false };
+        let mut next = pass.port.next(&mut session.scheduler);
+        let mut failure = None;
+        while let Some(first) = next {
+            match pass.serve(session, first) {
+                Ok(following) => next = following,
+                Err(failed) => {
+                    failure = Some(failed);
+                    break;
                 }
             }
         }
-    }
-
-    /// Sends what the scheduler assigned to a Channel, as far as that has room.
-    fn send_assignment(
-        &mut self,
-        now: Timestamp,
-        slot: u32,
-        assignment: Assignment,
-    ) -> Result<bool, netchannel_driver::DriverError> {
-        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return Ok(false) };
-        let id = StreamId(assignment.stream.0 as u32);
-        let number = usize::from(assignment.channel.0);
-        let key = session.channels[number];
-        let direct = self.context.attributes().moves_bytes_while_posting();
-        let most = message_bytes(&self.shared);
-        let Some(channel) = self.group.channel_mut(key) else { return Ok(false) };
-        let borrow = session.borrowed(id);
-        let piece = if borrow.is_some() { BORROWED_PIECE } else { u64::MAX };
-        let entry = session.table.get(&id.0);
-        let buffers = entry.and_then(|entry| self.tenants.buffers_of(entry.application));
-        let (Some(mut sending), Some(entry), Some(buffers)) =
-            (session.streams.sending(id), entry, buffers)
-        else {
-            session.scheduler.on_backlog(assignment.stream, Class::default(), 0);
-            return Ok(false);
-        };
-        session.drafts.insert(number);
-        let counters = &self.shared.counters;
-        let mut left = assignment.bytes;
-        while left > 0 {
-            let Some(mut chunk) = sending.next_chunk(left.min(piece)) else { break };
-            let Some(source) = locate(entry, borrow, buffers, chunk.range, direct) else { break };
-            chunk.cut(u64::from(source.length));
-            let hint = sending.backlog_hint(&chunk);
-            let taken = match chunk.form {
-                Form::Bulk(grant) => bulk(channel, id, chunk.range, grant, source, hint),
-                Form::Eager => eager(channel, id, chunk.range, source, hint),
-            };
-            if taken == 0 {
-                // Full: let it go, and try once more if that made room.
-                if channel.has_draft() && channel.flush(now)? {
-                    continue;
-                }
-                break;
-            }
-            match chunk.form {
-                Form::Eager => counters.engine_copied.add(taken),
-                Form::Bulk(_) if source.inline => counters.moved_by_posting.add(taken),
-                Form::Bulk(_) => {}
-            }
-            chunk.cut(taken);
-            channel.carry(sending.on_sent(&chunk));
-            left = left.saturating_sub(taken);
-            // The receiver works on what it has while more is sent.
-            if channel.draft_bytes() >= most {
-                channel.flush(now)?;
-            }
+        let any = pass.any;
+        if let Some((number, error)) = failure {
+            self.on_post_failed(now, slot, number, &error);
+            return true;
         }
-        let sent = assignment.bytes - left;
-        let view = &mut session.views[number];
-        view.outstanding += sent;
-        view.window_left = view.window_left.saturating_sub(sent);
-        view.usable = sent > 0 && channel.may_draft() && channel.may_write();
-        view.message_due = true;
-        let remaining = sending.due();
-        if remaining != assignment.left {
-            session.scheduler.on_backlog(assignment.stream, sending.claim(), remaining);
-        }
-        Ok(sent > 0)
+        any
     }
 
     fn flush(&mut self, now: Timestamp, slot: u32) -> bool {
@@ -288,6 +197,62 @@ impl<C: Context> Engine<C> {
     }
 }
 
+/// What a pass sends with.
+struct Pass<'a, C: Context> {
+    group: &'a mut Group<C, Carried>,
+    tenants: &'a Tenants<C>,
+    port: Port<'a>,
+    sink: Sink<'a>,
+    any: bool,
+}
+
+impl<C: Context> Pass<'_, C> {
+    /// Sends what a stream was assigned, and what it is assigned next: it is looked up once for as long
+    /// as it is its turn. Returns what another one is assigned.
+    ///
+    /// # Errors
+    /// A Channel that could not post.
+    fn serve(
+        &mut self,
+        session: &mut Session<C>,
+        first: Assignment,
+    ) -> Result<Option<Assignment>, (usize, DriverError)> {
+        let id = StreamId(first.stream.0 as u32);
+        let borrow = session.borrowed(id);
+        let Session { streams, scheduler, table, channels, drafts, .. } = session;
+        let Some(mut outlet) = Outlet::new(id, streams, table, self.tenants, borrow) else {
+            scheduler.on_backlog(first.stream, Class::default(), 0);
+            scheduler.on_refused(first.channel, first.bytes, true);
+            return Ok(self.port.next(scheduler));
+        };
+        let mut next = Some(first);
+        while let Some(assignment) = next.filter(|next| next.stream == first.stream) {
+            let Assignment { channel: id, bytes, left, .. } = assignment;
+            let number = usize::from(id.0);
+            let key = channels.get(number).copied();
+            let (mut sent, mut usable) = (0, false);
+            if let Some(channel) = key.and_then(|key| self.group.channel_mut(key)) {
+                drafts.insert(number);
+                sent = outlet.send(&self.sink, channel, bytes).map_err(|error| (number, error))?;
+                usable = sent > 0 && channel.may_draft() && channel.may_write();
+            }
+            if sent < bytes || !usable {
+                scheduler.on_refused(id, bytes - sent, usable);
+            }
+            let due = outlet.due();
+            if due != left {
+                scheduler.on_backlog(assignment.stream, outlet.claim(), due);
+            }
+            if sent > 0 {
+                self.any = true;
+                self.port.on_sent(self.sink.now, sent);
+            }
+            next = self.port.next(scheduler);
+        }
+        Ok(next)
+    }
+}
+
 /// Bytes that were posted and have not left as far as this side knows. What the peer confirmed has
 /// left, whether or not it was signalled: without this the last small messages would look
 /// outstanding for ever, and a window smaller than a chunk closed.
@@ -295,6 +260,17 @@ pub(super) fn outstanding<C: Context>(channel: &RcChannel<C, Carried>) -> u64 {
     let state = channel.state();
     let unconfirmed = state.stats().bytes_posted - state.stats().bytes_confirmed;
     state.outstanding().min(unconfirmed)
+}
+
+/// How a session's Channels stand. By number: a Channel that is gone leaves a gap.
+fn views<C: Context>(
+    channels: &[ChannelKey],
+    group: &Group<C, Carried>,
+) -> impl Iterator<Item = ChannelView> {
+    channels.iter().enumerate().map(|(number, key)| {
+        let id = ChannelId(number as u16);
+        group.channel(*key).map_or_else(|| nowhere(id), |channel| view(id, channel))
+    })
 }
 
 fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>) -> ChannelView {
@@ -316,23 +292,14 @@ fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>) -> ChannelVi
 
 /// The view of a Channel that is gone.
 fn nowhere(id: ChannelId) -> ChannelView {
-    ChannelView {
-        id,
-        usable: false,
-        class: None,
-        outstanding: 0,
-        window_left: 0,
-        rate: netchannel_units::Bandwidth::ZERO,
-        completion_time: netchannel_units::Duration::ZERO,
-        message_due: false,
-    }
+    ChannelView { usable: false, window_left: 0, ..ChannelView::new(id) }
 }
 
 /// The Channel with the least outstanding that takes a frame; with `company` rather one on which a
 /// message is due.
 fn lightest<C: Context>(
     session: &Session<C>,
-    group: &netchannel_driver::Group<C, Carried>,
+    group: &Group<C, Carried>,
     company: bool,
 ) -> Option<ChannelId> {
     let usable = session.channels.iter().enumerate().filter_map(|(number, key)| {

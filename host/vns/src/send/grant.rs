@@ -89,6 +89,7 @@ impl SendHalf {
     }
 
     /// Whether bytes wait for the answer to a wish for a window.
+    #[inline]
     pub(super) fn waits_for_window(&self) -> bool {
         matches!(self.wish.stage, Stage::Asked { .. }) && self.wishes_window()
     }
@@ -122,6 +123,7 @@ impl SendHalf {
 
     /// The window that byte `start` may be written into, and how many bytes may go there in one piece: it is a
     /// ring, and one WRITE does not cross its end.
+    #[inline]
     pub(super) fn window_of(&self, start: StreamOffset) -> Option<(Grant, u64)> {
         let newest = self.grant?;
         let (grant, end) = match self.older.as_deref() {
@@ -152,6 +154,7 @@ impl SendHalf {
         }
     }
 
+    #[inline]
     pub(super) fn is_recalled(&self, grant: GrantId) -> bool {
         self.state == SendState::Reset
             || (self.recalled.is_some() && !is_newer(grant, self.recalled))

@@ -9,25 +9,42 @@ use crate::stream::{Opening, Owed};
 
 impl Streams {
     /// The peer's engine has processed a message that carried these. To be called after the frames
-    /// of the message with the acknowledgement: a REFUSE may be among them.
-    pub fn on_message_confirmed(&mut self, carried: &[Carried]) {
-        // The chunks of a stream in a row: one look for the stream.
-        for run in carried.chunk_by(Carried::is_followed_by) {
-            match run {
-                [Carried::Chunk { stream, .. }, ..] => self.on_chunks_confirmed(*stream, run),
-                run => run.iter().for_each(|item| self.on_confirmed(item)),
-            }
+    /// of the message with the acknowledgement: a REFUSE may be among them. Returns how many bytes of
+    /// streams they were.
+    pub fn on_message_confirmed(&mut self, carried: &[Carried]) -> u64 {
+        let mut bytes = 0;
+        let mut rest = carried;
+        while let Some(first) = rest.first() {
+            let Carried::Chunk { stream, .. } = *first else {
+                self.on_confirmed(first);
+                rest = &rest[1..];
+                continue;
+            };
+            // The chunks of a stream in a row: one look for the stream.
+            let (count, chunks) = self.on_chunks_confirmed(stream, rest);
+            bytes += chunks;
+            rest = &rest[count..];
         }
+        bytes
     }
 
-    fn on_chunks_confirmed(&mut self, id: StreamId, chunks: &[Carried]) {
-        let Some(stream) = self.table.get_mut(&id.0) else { return };
-        let mut again = false;
-        for chunk in chunks {
-            if let Carried::Chunk { range, bulk, .. } = *chunk {
+    /// The chunks of a stream that these begin with are confirmed. Returns how many they are, and their
+    /// bytes.
+    fn on_chunks_confirmed(&mut self, id: StreamId, carried: &[Carried]) -> (usize, u64) {
+        let mut entry = self.table.get_mut(&id.0);
+        let (mut count, mut bytes, mut again) = (0, 0, false);
+        for item in carried {
+            let &Carried::Chunk { stream, range, bulk } = item else { break };
+            if stream != id {
+                break;
+            }
+            count += 1;
+            bytes += range.len();
+            if let Some(stream) = &mut entry {
                 again |= stream.send.on_confirmed(range, bulk);
             }
         }
+        let Some(stream) = entry else { return (count, bytes) };
         // What waited for company need not any more.
         if again || (self.config.gather > 0 && stream.send.sendable() > 0) {
             self.queues.note_backlog(id, stream);
@@ -37,6 +54,7 @@ impl Streams {
         if stream.is_over() {
             self.retire(id);
         }
+        (count, bytes)
     }
 
     /// One item of [`on_message_confirmed`](Self::on_message_confirmed).

@@ -75,14 +75,6 @@ pub enum Carried {
 }
 
 impl Carried {
-    /// Whether both are bytes of the same stream.
-    pub(super) fn is_followed_by(&self, next: &Self) -> bool {
-        match (self, next) {
-            (Self::Chunk { stream, .. }, Self::Chunk { stream: other, .. }) => stream == other,
-            _ => false,
-        }
-    }
-
     /// Whether it refuses bytes of the peer: until it is confirmed the peer must not take the message
     /// that brought those bytes for processed, whatever happens to the Channel.
     pub fn is_refusal(&self) -> bool {

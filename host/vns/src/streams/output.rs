@@ -237,22 +237,26 @@ pub struct Sending<'a> {
 
 impl Sending<'_> {
     /// Its class and weight.
+    #[inline]
     pub fn claim(&self) -> Claim {
         self.claim
     }
 
     /// Bytes that are worth a message now.
+    #[inline]
     pub fn due(&self) -> u64 {
         self.half.due(self.gather)
     }
 
     /// The next bytes, at most `bytes`.
+    #[inline]
     pub fn next_chunk(&self, bytes: u64) -> Option<Chunk> {
         self.half.next_chunk(ChunkLimits { bytes, eager: self.eager, bulk_min: self.bulk_min })
     }
 
     /// Bytes behind `chunk` that wait at this side, for the frame that carries it. To be asked
     /// before [`on_sent`](Self::on_sent).
+    #[inline]
     pub fn backlog_hint(&self, chunk: &Chunk) -> u32 {
         let waiting = self.half.backlog().saturating_sub(chunk.range.len());
         u32::try_from(waiting).unwrap_or(u32::MAX)
@@ -260,6 +264,7 @@ impl Sending<'_> {
 
     /// A chunk (perhaps shortened at its end) is in a message. Returns what comes back when that
     /// message is confirmed or lost.
+    #[inline]
     pub fn on_sent(&mut self, chunk: &Chunk) -> Carried {
         self.half.on_sent(chunk);
         let bulk = matches!(chunk.form, Form::Bulk(_));

@@ -1,14 +1,17 @@
-//! One decision and the change of the view. What streams have left is reported where it is not what the
-//! scheduler thinks, between the batches here.
+//! One decision, and its part of a look at the Channels, which an engine takes once a pass. What streams
+//! have left is reported where it is not what the scheduler thinks, between the batches here.
 
 use std::hint::black_box;
 
 use netchannel_scheduler::{ChannelId, ChannelView, Policy, Scheduler, SchedulerConfig, StreamKey};
 use netchannel_units::{Bandwidth, Class, Duration};
 
+use super::stack::CHUNK;
 use crate::case::{Bench, Case};
 
 const BATCH: u64 = 1024;
+/// Decisions from one look at the Channels to the next, as for the batches of `stack`.
+const PASS: u64 = 16;
 const PLENTY: u64 = 1 << 50;
 
 const fn case(name: &'static str, build: fn() -> Box<dyn Bench>) -> Case {
@@ -38,7 +41,7 @@ struct Decisions {
 
 impl Decisions {
     fn new(policy: Policy, streams: u64, channels: u16) -> Self {
-        let config = SchedulerConfig { policy, ..SchedulerConfig::default() };
+        let config = SchedulerConfig { policy, chunk: CHUNK as u64, ..SchedulerConfig::default() };
         let scheduler = Scheduler::new(config);
         let view = |id| ChannelView {
             rate: Bandwidth::from_gbps(100),
@@ -60,13 +63,14 @@ impl Bench for Decisions {
         }
     }
     fn measured(&mut self) {
-        for _ in 0..BATCH {
-            let Some(next) = black_box(self.scheduler.next(black_box(&self.views))) else {
-                continue;
-            };
-            // The queue stays about half full.
-            let view = &mut self.views[usize::from(next.channel.0)];
-            view.outstanding = (view.outstanding + next.bytes) & 0x7_FFFF;
+        for _ in 0..BATCH / PASS {
+            self.scheduler.look(self.views.iter().copied());
+            for _ in 0..PASS {
+                let Some(next) = black_box(self.scheduler.next()) else { continue };
+                // The queues stay about half full.
+                let view = &mut self.views[usize::from(next.channel.0)];
+                view.outstanding = (view.outstanding + next.bytes) & 0x7_FFFF;
+            }
         }
     }
 }
