@@ -14,14 +14,21 @@ const MIN_CHUNK: u64 = 8_000;
 const EXPLORE: u64 = 100_000;
 const TARGET: Duration = Duration::from_micros(50);
 
+/// What a Channel leaves of an assignment: some bytes, and with or without them it may be closed.
+#[derive(Clone, Copy, Debug)]
+struct Leaves {
+    bytes: u64,
+    usable: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Backlog(u64, Class, u64),
     Pin(u64, Option<u16>),
     Remove(u64),
     Change(usize, bool, u64, u64, u64),
-    /// So many decisions; the assigned bytes become outstanding.
-    Decide(usize),
+    /// So many decisions; the assigned bytes become outstanding, but for those that the Channel leaves.
+    Decide(usize, Option<Leaves>),
     /// What is outstanding completes.
     Drain,
 }
@@ -108,6 +115,13 @@ impl Oracle {
         self.views[at].outstanding += next.bytes;
         self.views[at].window_left = self.views[at].window_left.saturating_sub(next.bytes);
     }
+
+    fn on_refused(&mut self, channel: ChannelId, leaves: Leaves) {
+        let view = &mut self.views[usize::from(channel.0)];
+        view.outstanding -= leaves.bytes;
+        view.window_left = view.window_left.saturating_add(leaves.bytes);
+        view.usable &= leaves.usable;
+    }
 }
 
 fn class() -> impl Strategy<Value = Class> {
@@ -117,13 +131,15 @@ fn class() -> impl Strategy<Value = Class> {
 fn op() -> impl Strategy<Value = Op> {
     let bytes = prop_oneof![0..3_u64, 0..300_000_u64];
     let window = prop_oneof![Just(u64::MAX), 0..200_000_u64];
+    let leaves = (0..100_000_u64, any::<bool>());
+    let leaves = leaves.prop_map(|(bytes, usable)| Leaves { bytes, usable });
     prop_oneof![
         4 => (0..12_u64, class(), bytes).prop_map(|(k, c, b)| Op::Backlog(k, c, b)),
         1 => (0..12_u64, proptest::option::of(0..5_u16)).prop_map(|(k, c)| Op::Pin(k, c)),
         1 => (0..12_u64).prop_map(Op::Remove),
         3 => (0..5_usize, any::<bool>(), 0..200_000_u64, window, 0..100_u64)
             .prop_map(|(i, u, o, w, r)| Op::Change(i, u, o, w, r)),
-        4 => (1..8_usize).prop_map(Op::Decide),
+        4 => (1..8_usize, proptest::option::of(leaves)).prop_map(|(n, l)| Op::Decide(n, l)),
         1 => Just(Op::Drain),
     ]
 }
@@ -177,11 +193,16 @@ proptest! {
                         *view = ChannelView { usable, outstanding, window_left, rate, ..*view };
                     }
                 }
-                Op::Decide(times) => {
+                Op::Decide(times, leaves) => {
                     scheduler.look(oracle.views.iter().copied());
                     for _ in 0..times {
                         let next = scheduler.next();
                         oracle.check(next);
+                        if let (Some(Assignment { channel, bytes, .. }), Some(leaves)) = (next, leaves) {
+                            let leaves = Leaves { bytes: leaves.bytes.min(bytes), ..leaves };
+                            scheduler.on_refused(channel, leaves.bytes, leaves.usable);
+                            oracle.on_refused(channel, leaves);
+                        }
                     }
                 }
                 Op::Drain => oracle.views.iter_mut().for_each(|view| view.outstanding = 0),
