@@ -93,7 +93,7 @@ fn break_under_load(poller: Poller, duration: Duration, pause: Duration) -> u64 
             assert!(written > 0);
         }
     });
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + LIMIT;
     let stats = loop {
         let stats = [server.stats(), client.stats()];
         // A queue pair that is not there has no number.

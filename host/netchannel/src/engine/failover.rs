@@ -1,9 +1,10 @@
 //! A Channel dies, its streams go on: fencing, replay, and a new queue pair in its place.
 //!
-//! How a failure is noticed is the business of [`failures`](super::failures), what happens when that of
-//! [`Fence`], the same state machine on both sides; here is what it asks for. The control connection carries what the two say to each other: the engine leaves it in
-//! the session's [`SessionShared`](crate::shared::SessionShared), the helper thread sends it and brings
-//! the peer's words. The helper makes and connects queue pairs, too.
+//! How a failure is noticed is the business of [`failures`](super::failures), what follows that of
+//! [`Fence`], the same state machine on both sides; here is what it asks for. The control connection
+//! carries what the two say to each other: the engine leaves it in the session's
+//! [`SessionShared`](crate::shared::SessionShared), the helper thread sends it and brings the peer's
+//! words. The helper makes and connects queue pairs, too.
 
 use netchannel_channel::ChannelStats;
 use netchannel_channel::fence::{Action, Fence, State};
@@ -308,6 +309,8 @@ impl<C: Context> Engine<C> {
     pub(super) fn make_wanted(&mut self, now: Timestamp, slot: u32) {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
         session.failover.asked = false;
+        // Others that want one later had no timer while this was asked for.
+        session.attention = true;
         let slots = session.failover.peer_slots;
         let Ok(config) = self.channel_config(slots) else { return };
         let Some(Some(session)) = self.sessions.get(slot as usize) else { return };

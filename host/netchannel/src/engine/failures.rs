@@ -7,7 +7,9 @@ use netchannel_driver::{ChannelKey, DriverError};
 use netchannel_units::{Duration, Timestamp};
 use netchannel_verbs::Context;
 use netchannel_verbs::context::AsyncEvent;
+use netchannel_verbs::queue_pair::ConnectOptions;
 
+use crate::config::Keepalive;
 use crate::engine::Engine;
 use crate::error::Error;
 
@@ -15,30 +17,99 @@ use crate::error::Error;
 /// wake nobody.
 pub(super) const LOOK_FOR_FAILURES: Duration = Duration::from_millis(100);
 
-/// Channels whose peer owes an acknowledgement: how many messages it had confirmed when that was
-/// looked at, and since when there are no more.
+/// What a path that works and a peer that is well need beyond the timeouts of the device: a packet or
+/// two may be lost, and the peer's engine answers when its processor lets it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a Channel may owe its next acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// While the path is known to work.
+    known: Duration,
+    /// Whatever is known: longer than the device tries, and than a peer may be silent.
+    any: Duration,
+    /// The peer is heard this often over the control connection.
+    interval: Duration,
+}
+
+impl Patience {
+    fn new(path: &ConnectOptions, keepalive: &Keepalive) -> Self {
+        let tries = path.ack_timeout * (u32::from(path.retries) + 1);
+        Self {
+            // The device tries again within one timeout of the moment when the path works again.
+            known: 2 * path.ack_timeout + GRACE,
+            any: (2 * tries).max(keepalive.timeout),
+            interval: keepalive.interval,
+        }
+    }
+}
+
+/// How long the Channels of a session have carried nothing although their peer owes
+/// acknowledgements.
 #[derive(Debug)]
-pub(super) struct Silence(Vec<Option<(u64, Timestamp)>>);
+pub(super) struct Silence {
+    channels: Vec<Quiet>,
+    /// The peer was last heard over the control connection then,
+    heard: Timestamp,
+    /// and without a longer gap than there may be for so long in all: a clock that stands still
+    /// while there is no path.
+    worked: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Quiet {
+    /// How many messages the peer had confirmed when that was looked at, since when there are no
+    /// more, and what the other clock said then.
+    since: Option<(u64, Timestamp, Duration)>,
+    /// Times in a row that patience with it was at an end: a fabric that is slower than can be
+    /// gets twice as much each time.
+    given_up: u32,
+}
 
 impl Silence {
     pub(super) fn new(channels: usize) -> Self {
-        Self(vec![None; channels])
+        let channels = vec![Quiet::default(); channels];
+        Self { channels, heard: Timestamp::ZERO, worked: Duration::ZERO }
     }
 
     /// A queue pair is given up: the next begins anew.
     pub(super) fn end(&mut self, number: usize) {
-        self.0[number] = None;
+        self.channels[number].since = None;
     }
 
-    /// How long the peer has owed the next acknowledgement of a Channel.
-    fn lasts(&mut self, now: Timestamp, number: usize, owed: bool, confirmed: u64) -> Duration {
-        let silent = &mut self.0[number];
-        if !owed {
-            *silent = None;
-        } else if silent.is_none_or(|(before, _)| before != confirmed) {
-            *silent = Some((confirmed, now));
+    /// The peer was last heard then.
+    fn on_heard(&mut self, heard: Timestamp, interval: Duration) {
+        let gap = heard - self.heard;
+        if gap <= 2 * interval {
+            self.worked += gap;
         }
-        silent.map_or(Duration::ZERO, |(_, since)| now - since)
+        self.heard = heard;
+    }
+
+    /// For how long the peer has owed the next acknowledgement of a Channel, if that is too long.
+    fn ends_patience(
+        &mut self,
+        now: Timestamp,
+        number: usize,
+        (owed, confirmed): (bool, u64),
+        patience: Patience,
+    ) -> Option<Duration> {
+        let quiet = &mut self.channels[number];
+        if !owed {
+            quiet.since = None;
+            return None;
+        }
+        let (before, since, worked) = *quiet.since.get_or_insert((confirmed, now, self.worked));
+        if before != confirmed {
+            *quiet = Quiet { since: Some((confirmed, now, self.worked)), given_up: 0 };
+            return None;
+        }
+        let known = patience.known * 2u32.saturating_pow(quiet.given_up);
+        if self.worked - worked < known && now - since < patience.any {
+            return None;
+        }
+        quiet.given_up = (quiet.given_up + 1).min(16);
+        Some(now - since)
     }
 }
 
@@ -46,24 +117,23 @@ impl<C: Context> Engine<C> {
     /// Fences Channels that carry nothing although nothing says that they failed: a NIC that gave up
     /// silently. True if peers owe acknowledgements.
     pub(super) fn look_for_silence(&mut self, now: Timestamp) -> bool {
-        // Longer than the NIC tries, and than a peer may be silent.
-        let path = self.connect_options();
-        let tries = path.ack_timeout * (u32::from(path.retries) + 1);
-        let patience = (2 * tries).max(self.config.keepalive.timeout);
+        let patience = Patience::new(&self.connect_options(), &self.config.keepalive);
         let (mut any, mut dead) = (false, Vec::new());
         for session in self.sessions.iter_mut().flatten().filter(|session| !session.over) {
+            let silence = &mut session.failover.silence;
+            silence.on_heard(session.shared.heard(), patience.interval);
             for (number, key) in session.channels.iter().enumerate() {
                 let Some(channel) = self.group.channel(*key) else { continue };
                 let state = channel.state();
-                let (owed, confirmed) = (state.expects_ack(), state.stats().messages_confirmed);
-                any |= owed;
-                if session.failover.silence.lasts(now, number, owed, confirmed) >= patience {
-                    dead.push(*key);
+                let owes = (state.expects_ack(), state.stats().messages_confirmed);
+                any |= owes.0;
+                if let Some(lasted) = silence.ends_patience(now, number, owes, patience) {
+                    dead.push((*key, lasted));
                 }
             }
         }
-        for key in dead {
-            let cause = format!("nothing was acknowledged for {} ms", patience.as_millis());
+        for (key, lasted) in dead {
+            let cause = format!("nothing was acknowledged for {} ms", lasted.as_millis());
             self.on_channel_failed(now, key, &cause);
         }
         any
@@ -165,17 +235,75 @@ impl<C: Context> Engine<C> {
 mod tests {
     use super::*;
 
+    const KNOWN: Duration = Duration::from_secs(3);
+    const ANY: Duration = Duration::from_secs(20);
+    const PATIENCE: Patience =
+        Patience { known: KNOWN, any: ANY, interval: Duration::from_secs(1) };
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_secs(seconds)
+    }
+
+    /// Seconds of silence at the end of patience with Channel 1, of which `owes(second)` says what is
+    /// owed; the peer is heard whenever `heard` says so.
+    fn lasts(
+        silence: &mut Silence,
+        from: u64,
+        heard: impl Fn(u64) -> bool,
+        owes: impl Fn(u64) -> (bool, u64),
+    ) -> Option<u64> {
+        (from..from + 60).find_map(|second| {
+            if heard(second) {
+                silence.on_heard(at(second), PATIENCE.interval);
+            }
+            let lasted = silence.ends_patience(at(second), 1, owes(second), PATIENCE)?;
+            silence.end(1);
+            Some(lasted.as_secs())
+        })
+    }
+
     #[test]
     fn silence_ends_with_an_answer_and_with_the_queue_pair() {
-        let at = |seconds: u64| Timestamp::ZERO + Duration::from_secs(seconds);
         let mut silence = Silence::new(2);
-        let mut lasts = |now, owed, confirmed| silence.lasts(at(now), 1, owed, confirmed).as_secs();
-        assert_eq!([lasts(1, true, 0), lasts(4, true, 0)], [0, 3]);
-        assert_eq!([lasts(5, true, 1), lasts(6, true, 1)], [0, 1], "an answer came");
-        assert_eq!([lasts(7, false, 1), lasts(8, true, 1)], [0, 0], "nothing was owed");
-        assert_eq!(lasts(9, true, 1), 1);
-        // The next queue pair may have confirmed as little.
+        let never = |_: u64| false;
+        assert_eq!(lasts(&mut silence, 100, never, |_| (false, 0)), None, "nothing is owed");
+        assert_eq!(lasts(&mut silence, 200, never, |second| (true, second / 19)), None, "answers");
         silence.end(1);
-        assert_eq!(silence.lasts(at(10), 1, true, 1), Duration::ZERO);
+        assert_eq!(lasts(&mut silence, 300, never, |second| (second % 19 > 0, 1)), None);
+        silence.end(1);
+        // The next queue pair may have confirmed as little.
+        assert_eq!(lasts(&mut silence, 400, never, |_| (true, 1)), Some(20));
+        assert_eq!(lasts(&mut silence, 500, never, |_| (true, 1)), Some(20));
+    }
+
+    #[test]
+    fn patience_is_shorter_while_the_path_works() {
+        let owed = |_: u64| (true, 7);
+        let mut silence = Silence::new(2);
+        assert_eq!(lasts(&mut silence, 100, |_| true, owed), Some(3));
+        // An outage does not count: from 200 to 202 and from 210 on there is a path.
+        let mut silence = Silence::new(2);
+        silence.on_heard(at(199), PATIENCE.interval);
+        let outage = |second| !(203..210).contains(&second);
+        assert_eq!(lasts(&mut silence, 200, outage, owed), Some(11));
+    }
+
+    #[test]
+    fn patience_grows_while_nothing_is_ever_confirmed() {
+        let mut silence = Silence::new(2);
+        let mut lasts = |from, owes: (bool, u64)| lasts(&mut silence, from, |_| true, |_| owes);
+        let owed = (true, 0);
+        let all = [lasts(100, owed), lasts(200, owed), lasts(300, owed), lasts(400, owed)];
+        assert_eq!(all, [Some(3), Some(6), Some(12), Some(20)]);
+    }
+
+    #[test]
+    fn patience_is_back_to_what_it_was_after_progress() {
+        let mut silence = Silence::new(2);
+        assert_eq!(lasts(&mut silence, 100, |_| true, |_| (true, 0)), Some(3));
+        assert_eq!(
+            lasts(&mut silence, 200, |_| true, |second| (true, (second / 202) * 5)),
+            Some(3)
+        );
     }
 }

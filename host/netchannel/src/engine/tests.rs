@@ -52,6 +52,8 @@ struct World {
     /// The control connection: when, to whom, what.
     control: VecDeque<(Timestamp, usize, ChannelMessage)>,
     control_delay: Duration,
+    /// Whether the hosts hear each other over it all the time.
+    hears: bool,
     /// A digest of everything that the hosts could see at each step.
     trace: u64,
 }
@@ -116,7 +118,7 @@ impl World {
         hosts[1].start_session(Role::Server, &made[1], &made[0]);
         lock(&hosts[1].shared.runtime.listeners).insert(SERVICE, Backlog::new());
         let control_delay = Duration::from_micros(20);
-        Self { clock, hosts, control: VecDeque::new(), control_delay, trace: 0 }
+        Self { clock, hosts, control: VecDeque::new(), control_delay, hears: true, trace: 0 }
     }
 
     fn now(&self) -> Timestamp {
@@ -127,6 +129,9 @@ impl World {
         self.clock.fetch_add(STEP, Ordering::Relaxed);
         let now = self.now();
         for (number, host) in self.hosts.iter_mut().enumerate() {
+            if self.hears {
+                host.session.hear(now);
+            }
             host.engine.poll(now);
             host.help(now);
             for message in host.session.take_said() {

@@ -195,7 +195,11 @@ impl Link {
                 Ok(())
             }
             Ok(count) => {
-                let received = self.connection.receive(now(), &buffer[..count]);
+                let time = now();
+                if let Stage::Up { session } = &self.stage {
+                    session.hear(time);
+                }
+                let received = self.connection.receive(time, &buffer[..count]);
                 // What came before the fault still counts, and the peer is told why.
                 let fault =
                     received.err().map(|e| self.fault(io::ErrorKind::InvalidData, e.to_string()));

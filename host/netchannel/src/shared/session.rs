@@ -1,10 +1,10 @@
 //! Sessions and streams as everybody sees them who is not their engine.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use netchannel_units::{Claim, Class, GroupId};
+use netchannel_units::{Claim, Class, GroupId, Timestamp};
 use netchannel_wire::control::ChannelMessage;
 
 use crate::boundary::StreamKey;
@@ -26,6 +26,8 @@ pub(crate) struct SessionShared {
     parts: OnceLock<Vec<SessionPart>>,
     /// Slabs of receive windows that there are, or are being made, in all parts.
     slabs: AtomicUsize,
+    /// When the peer was last heard over the control connection, in nanoseconds.
+    heard: AtomicU64,
 }
 
 /// The right of a session to a slab of receive windows; it ends with the slab.
@@ -68,7 +70,18 @@ impl SessionShared {
             said: Mutex::default(),
             parts: OnceLock::new(),
             slabs: AtomicUsize::new(0),
+            heard: AtomicU64::new(0),
         })
+    }
+
+    /// The peer is heard over the control connection.
+    pub(crate) fn hear(&self, now: Timestamp) {
+        self.heard.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// When it was last.
+    pub(crate) fn heard(&self) -> Timestamp {
+        Timestamp::from_nanos(self.heard.load(Ordering::Relaxed))
     }
 
     /// Room for one more slab of receive windows, if all parts together have less than `most`.
