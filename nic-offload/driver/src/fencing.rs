@@ -27,11 +27,11 @@ pub(crate) enum Progress {
         since: Timestamp,
         /// The device said that no receive will be taken any more.
         last_receive: bool,
-        /// The device was done before the last poll.
-        done: bool,
+        /// The device is done; the completions up to this mark are to be taken.
+        done: Option<u64>,
     },
-    /// Destroyed; the completion queue is to be polled until it is empty.
-    Destroyed,
+    /// Destroyed; the completions up to this mark are to be taken.
+    Destroyed(u64),
     /// Nothing is left of the queue pair.
     Drained,
 }
@@ -48,36 +48,40 @@ impl<C: Context, T> Group<C, T> {
         if channel.progress != Progress::Open {
             return Ok(());
         }
-        channel.progress = Progress::InError { since: now, last_receive: false, done: false };
+        channel.progress = Progress::InError { since: now, last_receive: false, done: None };
         channel.state_mut().receive_only();
         channel.fail_queue_pair()
     }
 
     /// Whether the fence is complete. Call it after a poll whose messages were handled.
     pub fn is_drained(&mut self, now: Timestamp, key: ChannelKey) -> bool {
-        let emptied = self.receives_emptied();
-        let Some(channel) = self.channel_mut(key) else { return true };
-        match &mut channel.progress {
+        let now_mark = self.receive_mark();
+        let Some(channel) = self.channel(key) else { return true };
+        let progress = match channel.progress {
             Progress::Open => return false,
             Progress::Drained => return true,
-            _ if !emptied => return false,
-            Progress::InError { since, last_receive, done } => {
-                let was_done = *done;
-                let by_itself = *last_receive || now - *since >= PATIENCE;
-                let drained = channel.queue_pair.as_ref().map(QueuePair::is_drained);
-                *done = drained.flatten().unwrap_or(by_itself);
-                if !(was_done && *done) {
-                    return false;
-                }
-                channel.progress = Progress::Destroyed;
-                if let Some(queue_pair) = channel.queue_pair.take()
-                    && let Err(error) = queue_pair.close()
-                {
-                    tracing::warn!(%error, "destroying a fenced queue pair");
-                }
-                return false;
+            Progress::InError { done: Some(mark), .. } if self.has_taken(mark) => {
+                Progress::Destroyed(now_mark)
             }
-            Progress::Destroyed => channel.progress = Progress::Drained,
+            Progress::InError { since, last_receive, done: None } => {
+                let by_itself = last_receive || now - since >= PATIENCE;
+                let drained = channel.queue_pair.as_ref().and_then(QueuePair::is_drained);
+                let done = drained.unwrap_or(by_itself).then_some(now_mark);
+                Progress::InError { since, last_receive, done }
+            }
+            Progress::Destroyed(mark) if self.has_taken(mark) => Progress::Drained,
+            taking => taking,
+        };
+        let Some(channel) = self.channel_mut(key) else { return true };
+        channel.progress = progress;
+        if matches!(progress, Progress::Destroyed(_))
+            && let Some(queue_pair) = channel.queue_pair.take()
+            && let Err(error) = queue_pair.close()
+        {
+            tracing::warn!(%error, "destroying a fenced queue pair");
+        }
+        if progress != Progress::Drained {
+            return false;
         }
         self.forget_number(key);
         true

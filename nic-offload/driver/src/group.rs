@@ -89,7 +89,9 @@ pub struct Group<C: Context, T> {
     /// A Channel was removed (its last completions, and what they hold, are to be taken), or may have
     /// failed.
     look_at_sends: bool,
+    /// The last poll found everything that there was to receive.
     receives_emptied: bool,
+    receives_taken: u64,
 }
 
 impl<C: Context, T> Group<C, T> {
@@ -121,6 +123,7 @@ impl<C: Context, T> Group<C, T> {
             polls: 0,
             look_at_sends: false,
             receives_emptied: true,
+            receives_taken: 0,
         })
     }
 
@@ -186,9 +189,17 @@ impl<C: Context, T> Group<C, T> {
         self.numbers.retain(|(_, k)| *k != key);
     }
 
-    /// Whether the last poll found everything that there was to receive.
-    pub(crate) fn receives_emptied(&self) -> bool {
-        self.receives_emptied
+    /// What [`has_taken`](Self::has_taken) is to be asked about the receive completions that there
+    /// are now.
+    pub(crate) fn receive_mark(&self) -> u64 {
+        let (_, slots) = self.receives.census();
+        self.receives_taken + u64::from(slots)
+    }
+
+    /// Whether all receive completions from before the mark were taken: the last poll emptied the
+    /// queue, or as many came since as there were slots. Other Channels may never let it run empty.
+    pub(crate) fn has_taken(&self, mark: u64) -> bool {
+        self.receives_emptied || self.receives_taken >= mark
     }
 
     /// The next poll looks for failed sends, even if none was to complete.
@@ -245,6 +256,7 @@ impl<C: Context, T> Group<C, T> {
         if let Ok(count) = received {
             found += count;
             self.receives_emptied = count < batch.len();
+            self.receives_taken += count as u64;
             for completion in &batch[..count] {
                 self.on_receive(completion, events);
             }

@@ -458,7 +458,7 @@ impl<C: Context, T> RcChannel<C, T> {
             Progress::Open => self.awaited > 0,
             // Its sources may be read until it is destroyed.
             Progress::InError { .. } => true,
-            Progress::Destroyed | Progress::Drained => false,
+            Progress::Destroyed(_) | Progress::Drained => false,
         }
     }
 
