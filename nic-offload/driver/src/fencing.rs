@@ -120,3 +120,48 @@ impl<C: Context, T> Group<C, T> {
         Ok(Some(channel.endpoint()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netchannel_units::ChannelId;
+    use netchannel_verbs::soft::{Context, SoftOptions};
+
+    use super::*;
+    use crate::group::GroupConfig;
+
+    /// A group with one Channel in error, and a way to poll it and ask whether it is drained.
+    fn fenced() -> (Group<Context, ()>, ChannelKey) {
+        let context = Context::open(SoftOptions::default()).unwrap();
+        let mut group = Group::new(context, GroupConfig::default()).unwrap();
+        let config = ChannelConfig { send_queue: 64, ..ChannelConfig::default() };
+        let key = group.add_channel(ChannelId(0), config, Controller::default()).unwrap();
+        group.fence(Timestamp::ZERO, key).unwrap();
+        (group, key)
+    }
+
+    #[test]
+    fn a_fence_ends_when_the_receive_queue_is_empty() {
+        let (mut group, key) = fenced();
+        let mut drained = || {
+            group.poll(Timestamp::ZERO, &mut Vec::new()).unwrap();
+            group.is_drained(Timestamp::ZERO, key)
+        };
+        // The device is done; destroyed; nothing came of that.
+        assert_eq!([drained(), drained(), drained()], [false, false, true]);
+    }
+
+    #[test]
+    fn a_fence_ends_although_others_never_let_the_receive_queue_run_empty() {
+        let (mut group, key) = fenced();
+        let (_, slots) = group.receive_slots();
+        let mut drained = |taken| {
+            group.note_receives(taken, false);
+            group.is_drained(Timestamp::ZERO, key)
+        };
+        assert!(!drained(32), "the device is done");
+        assert!(!drained(slots - 1), "one may be left of it");
+        assert!(!drained(1), "destroyed");
+        assert!(!drained(slots - 1), "one may be left of that");
+        assert!(drained(1));
+    }
+}

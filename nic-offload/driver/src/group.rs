@@ -189,6 +189,12 @@ impl<C: Context, T> Group<C, T> {
         self.numbers.retain(|(_, k)| *k != key);
     }
 
+    /// So many receive completions were taken; `emptied`: there were no more.
+    pub(crate) fn note_receives(&mut self, count: u32, emptied: bool) {
+        self.receives_emptied = emptied;
+        self.receives_taken += u64::from(count);
+    }
+
     /// What [`has_taken`](Self::has_taken) is to be asked about the receive completions that there
     /// are now.
     pub(crate) fn receive_mark(&self) -> u64 {
@@ -255,8 +261,7 @@ impl<C: Context, T> Group<C, T> {
         let mut found = 0;
         if let Ok(count) = received {
             found += count;
-            self.receives_emptied = count < batch.len();
-            self.receives_taken += count as u64;
+            self.note_receives(count as u32, count < batch.len());
             for completion in &batch[..count] {
                 self.on_receive(completion, events);
             }

@@ -49,7 +49,7 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Silence {
     channels: Vec<Quiet>,
-    /// The peer was last heard over the control connection then,
+    /// The peer was last heard then, over the control connection or a Channel,
     heard: Timestamp,
     /// and without a longer gap than there may be for so long in all: a clock that stands still
     /// while there is no path.
@@ -77,13 +77,13 @@ impl Silence {
         self.channels[number].since = None;
     }
 
-    /// The peer was last heard then.
+    /// The peer was heard then; it speaks once per `interval` at least.
     fn on_heard(&mut self, heard: Timestamp, interval: Duration) {
         let gap = heard - self.heard;
         if gap <= 2 * interval {
             self.worked += gap;
         }
-        self.heard = heard;
+        self.heard = self.heard.max(heard);
     }
 
     /// For how long the peer has owed the next acknowledgement of a Channel, if that is too long.
@@ -102,6 +102,7 @@ impl Silence {
         let (before, since, worked) = *quiet.since.get_or_insert((confirmed, now, self.worked));
         if before != confirmed {
             *quiet = Quiet { since: Some((confirmed, now, self.worked)), given_up: 0 };
+            self.on_heard(now, patience.interval);
             return None;
         }
         let known = patience.known * 2u32.saturating_pow(quiet.given_up);
@@ -286,6 +287,18 @@ mod tests {
         silence.on_heard(at(199), PATIENCE.interval);
         let outage = |second| !(203..210).contains(&second);
         assert_eq!(lasts(&mut silence, 200, outage, owed), Some(11));
+    }
+
+    #[test]
+    fn another_channel_that_carries_shows_that_the_path_works() {
+        let mut silence = Silence::new(2);
+        let lasted = (100..160).find_map(|second| {
+            let carries = (true, second);
+            assert!(silence.ends_patience(at(second), 0, carries, PATIENCE).is_none());
+            silence.ends_patience(at(second), 1, (true, 7), PATIENCE)
+        });
+        // It carries for the second time, and so for the first time shows something, after 1 s.
+        assert_eq!(lasted.map(|lasted| lasted.as_secs()), Some(4));
     }
 
     #[test]
