@@ -56,11 +56,13 @@
 mod consumer;
 mod descriptor;
 mod producer;
+mod sleep_flag;
 mod storage;
 
 pub use consumer::Consumer;
 pub use descriptor::Descriptor;
 pub use producer::{Producer, PushError};
+pub use sleep_flag::SleepFlag;
 #[cfg(not(loom))]
 pub use storage::MappedRing;
 pub use storage::{BadRing, Control, HeapRing, Line, Storage, ring_len};

@@ -81,8 +81,8 @@ proptest! {
             match place {
                 0 => control.tail.0.store(value, Ordering::Relaxed),
                 1 => control.head.0.store(value, Ordering::Relaxed),
-                2 => control.consumer_asleep.0.store(value as u32, Ordering::Relaxed),
-                _ => control.producer_asleep.0.store(value as u32, Ordering::Relaxed),
+                2 => control.consumer_asleep.0.0.store(value as u32, Ordering::Relaxed),
+                _ => control.producer_asleep.0.0.store(value as u32, Ordering::Relaxed),
             }
             use_producer(&mut producer);
             use_consumer(&mut consumer);
@@ -122,7 +122,7 @@ fn impossible_indices_are_reported() {
     control.head.0.store(2, Ordering::Relaxed);
     assert_eq!(producer.free_slots(), Err(Corrupt), "went back");
     assert_eq!(producer.prepare_sleep(), Err(Corrupt));
-    assert_eq!(control.producer_asleep.0.load(Ordering::Relaxed), 0);
+    assert_eq!(control.producer_asleep.0.0.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_peer_that_scribbles_all_the_time_harms_nobody_outside() {
                 let control = ring.control();
                 control.tail.0.store(state % 16, Ordering::Relaxed);
                 control.head.0.store(state % 13, Ordering::Relaxed);
-                control.consumer_asleep.0.store(state as u32, Ordering::Relaxed);
+                control.consumer_asleep.0.0.store(state as u32, Ordering::Relaxed);
                 ring.words()[state as usize % ring.words().len()].store(state, Ordering::Relaxed);
             }
         }

@@ -2,7 +2,7 @@ use std::marker::PhantomData;
 
 use super::storage::{capacity_of, slot};
 use super::{BadRing, Corrupt, Descriptor, Storage, descriptor};
-use crate::atomics::{Ordering, fence};
+use crate::atomics::Ordering;
 
 /// The side that empties a ring.
 #[derive(Debug)]
@@ -99,13 +99,7 @@ impl<T: Descriptor, S: Storage> Consumer<T, S> {
     #[inline]
     pub fn flush(&mut self) -> bool {
         self.release();
-        // Between our store of the index and our load of the flag. Its partner stands in
-        // `Producer::prepare_sleep` between the store of the flag and the load of the index: whichever fence is
-        // second, its side sees what the other stored.
-        fence(Ordering::SeqCst);
-        let flag = &self.storage.control().producer_asleep.0;
-        // As in `Producer::flush`.
-        flag.load(Ordering::Relaxed) != 0 && flag.swap(0, Ordering::Relaxed) != 0
+        self.storage.control().producer_asleep.0.take()
     }
 
     /// Announces that this side is going to sleep until something is there; false if something is, then do
@@ -116,11 +110,7 @@ impl<T: Descriptor, S: Storage> Consumer<T, S> {
     /// # Errors
     /// [`Corrupt`], as [`available`](Self::available); nothing is announced then.
     pub fn prepare_sleep(&mut self) -> Result<bool, Corrupt> {
-        // Each change of the flag is a swap, so that each side's last change is one that the other's next
-        // change has seen. Relaxed: the fence orders it.
-        self.storage.control().consumer_asleep.0.swap(1, Ordering::Relaxed);
-        // Its partner stands in `Producer::flush`, between the store of the index and the load of the flag.
-        fence(Ordering::SeqCst);
+        self.storage.control().consumer_asleep.0.announce();
         let empty = self.available().map(|available| available == 0);
         if empty != Ok(true) {
             self.cancel_sleep();
@@ -130,7 +120,6 @@ impl<T: Descriptor, S: Storage> Consumer<T, S> {
 
     /// Takes the announcement back, after waking up or instead of sleeping. A wake-up may still arrive.
     pub fn cancel_sleep(&mut self) {
-        // Relaxed: seeing it late costs the producer one notification in vain.
-        self.storage.control().consumer_asleep.0.swap(0, Ordering::Relaxed);
+        self.storage.control().consumer_asleep.0.cancel();
     }
 }

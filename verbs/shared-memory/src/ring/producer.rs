@@ -2,7 +2,7 @@ use std::marker::PhantomData;
 
 use super::storage::{capacity_of, slot};
 use super::{BadRing, Corrupt, Descriptor, Storage, descriptor};
-use crate::atomics::{Ordering, fence};
+use crate::atomics::Ordering;
 
 /// Why a descriptor was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -108,15 +108,7 @@ impl<T: Descriptor, S: Storage> Producer<T, S> {
     #[inline]
     pub fn flush(&mut self) -> bool {
         self.publish();
-        // Between our store of the index and our load of the flag. Its partner stands in
-        // `Consumer::prepare_sleep` between the store of the flag and the load of the index: whichever fence is
-        // second, its side sees what the other stored.
-        fence(Ordering::SeqCst);
-        let flag = &self.storage.control().consumer_asleep.0;
-        // The load keeps the line shared while nobody sleeps. Relaxed, both: the flag carries no data, and the
-        // swap sees what the load saw or something newer. If it sees zero, the consumer has woken by
-        // itself, and looks at the index again behind a later fence before it sleeps.
-        flag.load(Ordering::Relaxed) != 0 && flag.swap(0, Ordering::Relaxed) != 0
+        self.storage.control().consumer_asleep.0.take()
     }
 
     /// Announces that this side is going to sleep until there is room; false if there is some already (or
@@ -127,11 +119,7 @@ impl<T: Descriptor, S: Storage> Producer<T, S> {
     /// # Errors
     /// [`Corrupt`], as [`free_slots`](Self::free_slots); nothing is announced then.
     pub fn prepare_sleep(&mut self) -> Result<bool, Corrupt> {
-        // Each change of the flag is a swap, so that each side's last change is one that the other's next
-        // change has seen. Relaxed: the fence orders it.
-        self.storage.control().producer_asleep.0.swap(1, Ordering::Relaxed);
-        // Its partner stands in `Consumer::flush`, between the store of the index and the load of the flag.
-        fence(Ordering::SeqCst);
+        self.storage.control().producer_asleep.0.announce();
         let full = self.free_slots().map(|free| free == 0);
         if full != Ok(true) {
             self.cancel_sleep();
@@ -141,8 +129,7 @@ impl<T: Descriptor, S: Storage> Producer<T, S> {
 
     /// Takes the announcement back, after waking up or instead of sleeping. A wake-up may still arrive.
     pub fn cancel_sleep(&mut self) {
-        // Relaxed: seeing it late costs the consumer one notification in vain.
-        self.storage.control().producer_asleep.0.swap(0, Ordering::Relaxed);
+        self.storage.control().producer_asleep.0.cancel();
     }
 
     fn used(&self) -> u64 {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 #[cfg(not(loom))]
 pub use mapped::MappedRing;
 
-use super::Descriptor;
-use crate::atomics::{AtomicU32, AtomicU64};
+use super::{Descriptor, SleepFlag};
+use crate::atomics::AtomicU64;
 
 /// Slots beyond this many are a mistake, not a ring.
 const MAX_CAPACITY: usize = 1 << 24;
@@ -25,10 +25,10 @@ pub struct Control {
     pub tail: Line<AtomicU64>,
     /// How many descriptors were released; the consumer writes it.
     pub head: Line<AtomicU64>,
-    /// Not zero: the consumer sleeps, or is about to. Set by the consumer, cleared by both.
-    pub consumer_asleep: Line<AtomicU32>,
-    /// Not zero: the producer sleeps, or is about to. Set by the producer, cleared by both.
-    pub producer_asleep: Line<AtomicU32>,
+    /// The consumer sleeps until something is there.
+    pub consumer_asleep: Line<SleepFlag>,
+    /// The producer sleeps until there is room.
+    pub producer_asleep: Line<SleepFlag>,
 }
 
 /// The memory of a ring. Both methods answer the same for the whole life of the value.
