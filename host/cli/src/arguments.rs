@@ -132,15 +132,8 @@ pub(crate) struct RecvArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// End with the process that started this one
-    #[arg(long, hide = true)]
-    pub(crate) with_parent: bool,
-
     #[command(flatten)]
-    pub(crate) attach: AttachArgs,
-
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
+    pub(crate) transfer: TransferArgs,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +156,13 @@ pub(crate) struct SendArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+}
+
+/// What both ends of a transfer take.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
     /// End with the process that started this one
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
@@ -207,8 +207,8 @@ impl Command {
     pub(crate) fn engine(&self) -> Option<&EngineArgs> {
         match self {
             Self::Demo(demo) => Some(&demo.engine),
-            Self::Recv(recv) => Some(&recv.engine),
-            Self::Send(send) => Some(&send.engine),
+            Self::Recv(recv) => Some(&recv.transfer.engine),
+            Self::Send(send) => Some(&send.transfer.engine),
             Self::Engine(serve) => Some(&serve.engine),
             Self::Perf(perf) => perf.tool.engine(),
             Self::Devices(_) | Self::Child { .. } => None,
@@ -218,8 +218,8 @@ impl Command {
     /// The engine's process, if it is another.
     pub(crate) fn attach(&self) -> Option<&Path> {
         match self {
-            Self::Recv(recv) => recv.attach.attach.as_deref(),
-            Self::Send(send) => send.attach.attach.as_deref(),
+            Self::Recv(recv) => recv.transfer.attach.attach.as_deref(),
+            Self::Send(send) => send.transfer.attach.attach.as_deref(),
             Self::Perf(perf) => perf.tool.attach(),
             Self::Engine(_) | Self::Demo(_) | Self::Devices(_) | Self::Child { .. } => None,
         }

@@ -19,7 +19,7 @@ use crate::{output, progress};
 
 /// Receives one file, or one after another.
 pub(crate) fn run(arguments: &RecvArgs, settings: &Settings) -> anyhow::Result<()> {
-    if arguments.with_parent {
+    if arguments.transfer.with_parent {
         child::end_with_parent()?;
     }
     if arguments.json && arguments.output == Path::new(STANDARD) {

@@ -56,7 +56,7 @@ pub(crate) struct SendReport {
 
 /// Sends one file.
 pub(crate) fn run(arguments: &SendArgs, settings: &Settings) -> anyhow::Result<()> {
-    if arguments.with_parent {
+    if arguments.transfer.with_parent {
         child::end_with_parent()?;
     }
     let (source, length) = open(&arguments.file)?;
