@@ -16,14 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use netchannel::{
     Class, Config, Idle, Keepalive, ReceiveHalf, Runtime, SendHalf, Stream, StreamOptions,
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-const USAGE: &str = "usage: broken_channels DEVICE --listen ADDRESS:PORT|--connect ADDRESS:PORT \
-                     [--seconds N] [--every-ms N]";
 const BLOCK: usize = 64 << 10;
 /// Emulated hosts stop for seconds, and this is about queue pairs, not about hosts that die.
 const PATIENT: Keepalive = Keepalive {
@@ -32,43 +31,32 @@ const PATIENT: Keepalive = Keepalive {
     outage: Duration::from_secs(60),
 };
 
+/// A stream, both ways, between two hosts that both keep breaking the queue pairs below it.
+#[derive(Parser)]
 struct Options {
     device: String,
-    address: SocketAddr,
-    listens: bool,
-    time: Duration,
-    every: Duration,
+    /// Wait here for the other host
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "connect")]
+    listen: Option<SocketAddr>,
+    /// Where the other host listens
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "listen")]
+    connect: Option<SocketAddr>,
+    /// How long bytes are written
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u64,
+    /// How often a queue pair is broken
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    every_ms: u64,
 }
 
 fn main() -> ExitCode {
-    let Some(options) = parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    match run(&options) {
+    match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("broken_channels: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
-    let (mut device, mut place) = (None, None);
-    let (mut time, mut every) = (Duration::from_secs(60), Duration::from_secs(1));
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--listen" => place = Some((true, arguments.next()?.parse().ok()?)),
-            "--connect" => place = Some((false, arguments.next()?.parse().ok()?)),
-            "--seconds" => time = Duration::from_secs(arguments.next()?.parse().ok()?),
-            "--every-ms" => every = Duration::from_millis(arguments.next()?.parse().ok()?),
-            flag if flag.starts_with('-') => return None,
-            name => device = Some(name.to_owned()),
-        }
-    }
-    let (listens, address) = place?;
-    Some(Options { device: device?, address, listens, time, every })
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
@@ -78,12 +66,13 @@ fn run(options: &Options) -> Result<(), Failure> {
         keepalive: PATIENT,
         ..Config::default()
     })?;
-    let stream = if options.listens {
-        let listener = runtime.listen(options.address)?;
+    let stream = if let Some(address) = options.listen {
+        let listener = runtime.listen(address)?;
         println!("listening on {}", listener.local_addr());
         listener.accept()?
     } else {
-        runtime.connect(options.address, &StreamOptions::default())?
+        let address = options.connect.ok_or("neither --listen nor --connect")?;
+        runtime.connect(address, &StreamOptions::default())?
     };
     let broken = both_ways(stream, &runtime, options)?;
     let stats = runtime.stats();
@@ -102,8 +91,10 @@ fn run(options: &Options) -> Result<(), Failure> {
 
 fn both_ways(stream: Stream, runtime: &Runtime, options: &Options) -> Result<u64, Failure> {
     let (sender, receiver) = stream.split();
-    let (until, over) = (Instant::now() + options.time, AtomicBool::new(false));
-    let (end, own) = if options.listens { (1, 0) } else { (0, 1) };
+    let until = Instant::now() + Duration::from_secs(options.seconds);
+    let every = Duration::from_millis(options.every_ms);
+    let over = AtomicBool::new(false);
+    let (end, own) = if options.listen.is_some() { (1, 0) } else { (0, 1) };
     thread::scope(|scope| {
         let writer = scope.spawn(move || write(sender, own, until));
         let reader = scope.spawn(|| {
@@ -112,10 +103,10 @@ fn both_ways(stream: Stream, runtime: &Runtime, options: &Options) -> Result<u64
             result
         });
         let mut broken = 0;
-        let mut next = Instant::now() + options.every;
+        let mut next = Instant::now() + every;
         while next < until && !over.load(Ordering::Relaxed) {
             thread::sleep(next.saturating_duration_since(Instant::now()));
-            next += options.every;
+            next += every;
             broken += u64::from(runtime.break_channel(Class::Throughput, broken as usize));
         }
         let written = writer.join().map_err(|_| "the writer panicked")??;

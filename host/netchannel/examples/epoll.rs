@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
+use clap::Parser;
 use netchannel::{Config, Error, Idle, Listener, Pollable, Runtime, Stream, StreamOptions};
 use rustix::event::epoll;
 
@@ -98,10 +99,18 @@ fn serve(listener: &Listener, count: u64) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Serves many streams with one thread, and checks that each byte is echoed.
+#[derive(Parser)]
+struct Options {
+    #[arg(default_value_t = 8)]
+    streams: u64,
+    /// How many each stream sends
+    #[arg(default_value_t = 1 << 20)]
+    bytes: u64,
+}
+
 fn main() -> Result<(), Failure> {
-    let argument =
-        |n, default: u64| std::env::args().nth(n).map_or(Ok(default), |text| text.parse::<u64>());
-    let (count, bytes) = (argument(1, 8)?, argument(2, 1 << 20)?);
+    let Options { streams: count, bytes } = Options::parse();
     let config = || Config { device: "soft".into(), idle: Idle::Sleep, ..Config::default() };
     let server = Runtime::start(config())?;
     let listener = server.listen("127.0.0.1:0".parse()?)?;

@@ -2,18 +2,34 @@
 //! `cargo run --release -p netchannel --example pair -- [BYTES [DEVICE DEVICE LISTEN]]`, for
 //! instance `pair 100000000 rxe_1 rxe_2 10.0.0.1:0`.
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use clap::Parser;
 use netchannel::{Config, Runtime, StreamOptions};
 
 const ROUNDS: u32 = 2_000;
 
+/// Measures one stream between two runtimes of this process.
+#[derive(Parser)]
+struct Options {
+    /// How many the stream moves
+    #[arg(default_value_t = 1 << 30)]
+    bytes: usize,
+    #[arg(default_value = "soft")]
+    server_device: String,
+    #[arg(default_value = "soft")]
+    client_device: String,
+    #[arg(default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let total = std::env::args().nth(1).map_or(Ok(1 << 30), |a| a.parse::<usize>())?;
-    let argument = |n, default: &str| std::env::args().nth(n).unwrap_or(default.into());
-    let config = |n| Config { device: argument(n, "soft").as_str().into(), ..Config::default() };
-    let (server, client) = (Runtime::start(config(2))?, Runtime::start(config(3))?);
-    let listener = server.listen(argument(4, "127.0.0.1:0").parse()?)?;
+    let options = Options::parse();
+    let start =
+        |device: &str| Runtime::start(Config { device: device.into(), ..Config::default() });
+    let (server, client) = (start(&options.server_device)?, start(&options.client_device)?);
+    let listener = server.listen(options.listen)?;
     let address = listener.local_addr();
     let reader = std::thread::spawn(move || -> std::io::Result<usize> {
         let mut stream = listener.accept()?;
@@ -44,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let buffer = vec![7; 1 << 20];
     let start = Instant::now();
-    let mut left = total;
+    let mut left = options.bytes;
     while left > 0 {
         let part = left.min(buffer.len());
         stream.write_all(&buffer[..part])?;

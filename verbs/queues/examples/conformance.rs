@@ -10,29 +10,27 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use netchannel_verbs::rdma::{self, OpenOptions};
 use netchannel_verbs::soft::{self, SoftOptions};
 use netchannel_verbs::{Context, Error, conformance};
 
-const USAGE: &str = "\
-usage: conformance --device NAME [--peer-device NAME] [--only PART]
-
-  --device NAME       an RDMA device, or `soft` for the NIC in memory
-  --peer-device NAME  the other end (default: the same device, opened twice)
-  --only PART         only the checks whose name contains PART";
-
+/// Runs the conformance suite on a device, or between two devices of this host.
+#[derive(Parser)]
 struct Options {
+    /// An RDMA device, or `soft` for the NIC in memory
+    #[arg(long, value_name = "NAME")]
     device: String,
-    peer: String,
+    /// The other end [default: the same device, opened twice]
+    #[arg(long, value_name = "NAME")]
+    peer_device: Option<String>,
+    /// Only the checks whose name contains this
+    #[arg(long, value_name = "PART", default_value = "", hide_default_value = true)]
     only: String,
 }
 
 fn main() -> ExitCode {
-    let Some(options) = parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    match run(&options) {
+    match run(&Options::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -42,27 +40,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
-    let (mut device, mut peer, mut only) = (None, None, String::new());
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--device" => device = Some(arguments.next()?),
-            "--peer-device" => peer = Some(arguments.next()?),
-            "--only" => only = arguments.next()?,
-            _ => return None,
-        }
-    }
-    let device = device?;
-    Some(Options { peer: peer.unwrap_or_else(|| device.clone()), device, only })
-}
-
 fn run(options: &Options) -> Result<bool, Error> {
     if options.device == "soft" {
         let open = || soft::Context::open(SoftOptions::default());
         return Ok(check(&open()?, &open()?, &options.only));
     }
     let open = |name: &str| rdma::Context::open(name, &OpenOptions::default());
-    Ok(check(&open(&options.device)?, &open(&options.peer)?, &options.only))
+    Ok(check(
+        &open(&options.device)?,
+        &open(options.peer_device.as_ref().unwrap_or(&options.device))?,
+        &options.only,
+    ))
 }
 
 fn check<C: Context>(a: &C, b: &C, only: &str) -> bool {

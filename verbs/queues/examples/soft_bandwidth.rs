@@ -11,10 +11,11 @@
 use std::hint::spin_loop;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use netchannel_shared_memory::memory::{Mapping, SharedMemory};
 use netchannel_verbs::queue_pair::{ConnectOptions, Endpoint, QueuePairInit, Service};
 use netchannel_verbs::soft::{self, SoftOptions};
@@ -34,10 +35,23 @@ const IN_FLIGHT: usize = 16;
 const ECHO: u32 = 1;
 const LAST: u32 = 2;
 
+/// Measures the NIC in memory between two processes, beside what the machine itself can do.
+#[derive(Parser)]
 struct Options {
-    rounds: usize,
+    /// Rounds; medians count
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long each figure is measured in a round
+    #[arg(long = "seconds", value_name = "S", default_value = "0.2", value_parser = seconds)]
     time: Duration,
+    /// Bind the two processes to the first two processors
+    #[arg(long)]
     pin: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 struct End {
@@ -49,34 +63,13 @@ struct End {
     line: Mapping,
 }
 
-fn main() -> ExitCode {
-    let Some(options) = parse() else {
-        eprintln!("usage: soft_bandwidth [--rounds N] [--seconds S] [--pin]");
-        return ExitCode::from(2);
-    };
+fn main() {
+    let options = Options::parse();
     if std::env::var_os(PEER).is_some() {
-        serve(&options)
+        serve(&options);
     } else {
-        measure(&options)
+        measure(&options);
     }
-    ExitCode::SUCCESS
-}
-
-fn parse() -> Option<Options> {
-    let mut options = Options { rounds: 9, time: Duration::from_millis(200), pin: false };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--rounds" => options.rounds = arguments.next()?.parse().ok().filter(|n| *n > 0)?,
-            "--seconds" => {
-                let seconds = arguments.next()?.parse().ok()?;
-                options.time = Duration::try_from_secs_f64(seconds).ok()?;
-            }
-            "--pin" => options.pin = true,
-            _ => return None,
-        }
-    }
-    Some(options)
 }
 
 fn pin(options: &Options, core: usize) {

@@ -25,7 +25,7 @@ struct Remote {
 
 /// One host of the two.
 pub(crate) fn run(host: Host, options: &Options) -> Result<(), Failure> {
-    let mut side = Side::new(&options.devices[0], options)?;
+    let mut side = Side::new(&options.device, options)?;
     let stream = match host {
         Host::Listen(address) => {
             let listener = TcpListener::bind(address)?;

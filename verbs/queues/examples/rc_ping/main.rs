@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::Parser;
 use netchannel_verbs::queue_pair::ConnectOptions;
 use netchannel_verbs::work::{Opcode, SendOperation};
 use netchannel_verbs::{MemoryRegion, QueuePair, rdma};
@@ -23,16 +24,27 @@ use side::Side;
 
 type Failure = Box<dyn std::error::Error>;
 
-const USAGE: &str = "\
-usage: rc_ping DEVICE [PEER_DEVICE] [--count N] [--bytes N] [--events]
-       rc_ping DEVICE --listen ADDRESS:PORT|--connect ADDRESS:PORT [--count N] [--bytes N] [--events]";
-
+/// Bounces messages between two queue pairs, over one or two devices of this host or between two hosts.
+#[derive(Parser)]
 struct Options {
-    devices: Vec<String>,
-    /// The other end is another host.
-    host: Option<Host>,
+    device: String,
+    /// The other end, if it is here [default: the same device, opened twice]
+    #[arg(conflicts_with_all = ["listen", "connect"])]
+    peer_device: Option<String>,
+    /// The other end is another host, and comes here
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "connect")]
+    listen: Option<SocketAddr>,
+    /// The other end is another host, which listens there
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    connect: Option<SocketAddr>,
+    /// Round trips of each kind
+    #[arg(long, value_name = "N", default_value_t = 1000)]
     count: u32,
+    /// Bytes of a message
+    #[arg(long, value_name = "N", default_value_t = 64)]
     bytes: usize,
+    /// Sleep until completions come, instead of polling
+    #[arg(long)]
     events: bool,
 }
 
@@ -44,11 +56,7 @@ enum Host {
 }
 
 fn main() -> ExitCode {
-    let Some(options) = parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    match run(&options) {
+    match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rc_ping: {error}");
@@ -57,34 +65,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
-    let mut options =
-        Options { devices: Vec::new(), host: None, count: 1000, bytes: 64, events: false };
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--count" => options.count = arguments.next()?.parse().ok()?,
-            "--bytes" => options.bytes = arguments.next()?.parse().ok()?,
-            "--events" => options.events = true,
-            "--listen" => options.host = Some(Host::Listen(arguments.next()?.parse().ok()?)),
-            "--connect" => options.host = Some(Host::Connect(arguments.next()?.parse().ok()?)),
-            flag if flag.starts_with('-') => return None,
-            device => options.devices.push(device.into()),
-        }
+impl Options {
+    fn host(&self) -> Option<Host> {
+        self.listen.map(Host::Listen).or(self.connect.map(Host::Connect))
     }
-    let most = if options.host.is_some() { 1 } else { 2 };
-    (1..=most).contains(&options.devices.len()).then_some(options)
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
     for device in rdma::devices()? {
         println!("{}: {}; {}", device.name, device.description, device.port.reason);
     }
-    let names = &options.devices;
-    if let Some(host) = options.host {
+    if let Some(host) = options.host() {
         return between_hosts::run(host, options);
     }
-    let mut left = Side::new(&names[0], options)?;
-    let mut right = Side::new(names.last().unwrap_or(&names[0]), options)?;
+    let mut left = Side::new(&options.device, options)?;
+    let peer = options.peer_device.as_ref().unwrap_or(&options.device);
+    let mut right = Side::new(peer, options)?;
     let connect = ConnectOptions::default();
     left.pair.connect(&right.pair.endpoint(), &connect)?;
     right.pair.connect(&left.pair.endpoint(), &connect)?;
