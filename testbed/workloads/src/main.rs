@@ -81,7 +81,7 @@ fn baselines(seconds: f64) -> Result<String> {
     let mut client = Client::connect(server.address())?;
     let mut lines = Vec::new();
 
-    let bulk = spec(Tool::Bandwidth, DEFAULT_BUFFER, Amount::Duration(duration), false);
+    let bulk = spec(Tool::Bandwidth, DEFAULT_BUFFER, duration, false);
     let tcp = TcpBaseline::prepare(&mut client, &bulk, None)?;
     let copies = [2, 3].map(|copies| MachineLimit::prepare(&launcher, &bulk.load, copies, WINDOW));
     for _ in 0..ROUNDS {
@@ -93,7 +93,7 @@ fn baselines(seconds: f64) -> Result<String> {
         }
     }
     for spin in [true, false] {
-        let small = spec(Tool::Latency, 64, Amount::Duration(duration), spin);
+        let small = spec(Tool::Latency, 64, duration, spin);
         let tcp = TcpBaseline::prepare(&mut client, &small, None)?;
         let limit = MachineLimit::prepare(&launcher, &small.load, 2, WINDOW)?;
         for _ in 0..ROUNDS {
@@ -110,22 +110,10 @@ fn baselines(seconds: f64) -> Result<String> {
     Ok(lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
-fn spec(tool: Tool, size: usize, amount: Amount, spin: bool) -> RunSpec {
+fn spec(tool: Tool, size: usize, duration: Duration, spin: bool) -> RunSpec {
     RunSpec {
         stack: Stack::Tcp,
-        load: Load {
-            tool,
-            size,
-            write_size: size,
-            amount,
-            streams: 1,
-            weights: Vec::new(),
-            verify: false,
-            zero_copy: false,
-            bulk: None,
-            fail_channel_every: None,
-            interval: Duration::ZERO,
-        },
+        load: Load::new(tool, size, Amount::Duration(duration)),
         engine: EngineSettings::default(),
         tcp: TcpSettings { spin, ..TcpSettings::default() },
     }

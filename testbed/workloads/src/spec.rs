@@ -195,6 +195,23 @@ impl Default for TcpSettings {
 }
 
 impl Load {
+    /// One stream that writes whole buffers, and no more than that.
+    pub fn new(tool: Tool, size: usize, amount: Amount) -> Self {
+        Self {
+            tool,
+            size,
+            write_size: size,
+            amount,
+            streams: 1,
+            weights: Vec::new(),
+            verify: false,
+            interval: Duration::ZERO,
+            zero_copy: false,
+            bulk: None,
+            fail_channel_every: None,
+        }
+    }
+
     /// The weight of a stream.
     pub fn weight_of(&self, stream: u16) -> Weight {
         let weights = &self.weights;

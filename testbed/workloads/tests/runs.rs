@@ -29,19 +29,7 @@ fn server() -> LocalServer {
 fn spec(tool: Tool, size: usize, amount: Amount) -> RunSpec {
     RunSpec {
         stack: Stack::Tcp,
-        load: Load {
-            tool,
-            size,
-            write_size: size,
-            amount,
-            streams: 1,
-            weights: Vec::new(),
-            verify: true,
-            zero_copy: false,
-            bulk: None,
-            fail_channel_every: None,
-            interval: Duration::ZERO,
-        },
+        load: Load { verify: true, ..Load::new(tool, size, amount) },
         engine: EngineSettings::default(),
         tcp: TcpSettings::default(),
     }

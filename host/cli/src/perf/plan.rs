@@ -74,19 +74,7 @@ impl Plan {
         let spin = tool == Tool::Latency && settings.stack.idle == Idle::Spin;
         let spec = RunSpec {
             stack: Stack::NetChannel,
-            load: Load {
-                tool,
-                size,
-                write_size: size,
-                amount: Amount::Duration(RUN),
-                streams: 1,
-                weights: Vec::new(),
-                verify: false,
-                bulk: None,
-                zero_copy: false,
-                fail_channel_every: None,
-                interval: Duration::ZERO,
-            },
+            load: Load::new(tool, size, Amount::Duration(RUN)),
             engine: EngineSettings::of(&settings.stack, class),
             tcp: TcpSettings { spin, ..TcpSettings::default() },
         };
