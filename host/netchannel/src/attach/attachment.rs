@@ -1,25 +1,23 @@
 //! What streams ask of an engine in another process.
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netchannel_attach::hello::Provider as WireProvider;
 use netchannel_attach::{Answer, Means, Operation};
-use netchannel_shared_memory::wake::{SocketWake, Wake};
 use netchannel_units::{Claim, GroupId, Timestamp};
 use netchannel_verbs::device::Provider;
 
 use crate::attach::convert::to_stats;
 use crate::attach::link::Link;
 use crate::attach::pending::Pending;
+use crate::attach::ports::with_port;
 use crate::boundary::StreamKey;
-use crate::boundary::port::{Doorbell, Port, PortShared, PortWake};
+use crate::boundary::port::Doorbell;
 use crate::boundary::ready::{ApplicationList, Direction, Target};
 use crate::boundary::region::unpack;
 use crate::boundary::signal::Signal;
@@ -42,33 +40,10 @@ const LINGER_STEP: Duration = Duration::from_millis(1);
 /// An engine in another process.
 pub(crate) struct Attachment {
     link: Arc<Link>,
-    id: u64,
     config: Config,
     copied: Counter,
     wakeups: Counter,
     listener: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Numbers attachments, so that a thread finds its port of each.
-static NEXT_ATTACHMENT: AtomicU64 = AtomicU64::new(1);
-
-/// A thread's port of one attachment.
-struct ThreadPort {
-    attachment: u64,
-    link: Weak<Link>,
-    port: Port,
-}
-
-impl Drop for ThreadPort {
-    fn drop(&mut self) {
-        if let Some(link) = self.link.upgrade() {
-            link.tell(Operation::ClosePort { port: self.port.shared.number });
-        }
-    }
-}
-
-thread_local! {
-    static PORTS: RefCell<Vec<ThreadPort>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Attachment {
@@ -81,7 +56,6 @@ impl Attachment {
             .map_err(Error::system("starting the thread that listens to the engine"))?;
         Ok(Arc::new(Self {
             link,
-            id: NEXT_ATTACHMENT.fetch_add(1, Ordering::Relaxed),
             config,
             copied: Counter::default(),
             wakeups: Counter::default(),
@@ -151,7 +125,7 @@ impl Attachment {
 
     /// Sees to it that a group's engine knows this thread.
     pub(crate) fn meet_group(&self, group: GroupId) -> Result<(), Error> {
-        self.with_port(Some(group), |_| ())
+        with_port(&self.link, Some(group), |_| ())
     }
 
     /// Counters of the engine, with what this process's threads copied on top. None if the engine
@@ -226,7 +200,7 @@ impl Attachment {
     pub(crate) fn ring(&self, doorbell: Doorbell, at_once: bool) -> Result<(), Error> {
         loop {
             let group = doorbell.stream.group();
-            let rung = self.with_port(Some(group), |port| {
+            let rung = with_port(&self.link, Some(group), |port| {
                 let rung = port.ring(doorbell);
                 if at_once || !rung {
                     // An engine that is gone is found out by the thread that listens to it.
@@ -311,7 +285,7 @@ impl Attachment {
             return Ok(Waited::Ready);
         }
         // The engine that it waits for must know whom to wake.
-        let port = self.with_port(what.group(), |port| Arc::clone(&port.shared))?;
+        let port = with_port(&self.link, what.group(), |port| Arc::clone(&port.shared))?;
         Ok(sleep_until(what, &port, deadline, || {
             sleep(&port.wake.fds().collect::<Vec<_>>(), deadline.map(|at| at - now()));
             self.wakeups.add_shared(1);
@@ -343,57 +317,6 @@ impl Attachment {
                 std::thread::yield_now();
             }
         }
-    }
-
-    // --- ports ---
-
-    /// Runs `f` with this thread's port, made on first use; the group, if any, knows it.
-    fn with_port<R>(
-        &self,
-        group: Option<GroupId>,
-        f: impl FnOnce(&mut Port) -> R,
-    ) -> Result<R, Error> {
-        PORTS.with_borrow_mut(|ports| {
-            let known = ports.iter().position(|known| known.attachment == self.id);
-            let index = match known {
-                Some(index) => index,
-                None => {
-                    ports.retain(|known| known.link.strong_count() > 0);
-                    ports.push(self.make_port()?);
-                    ports.len() - 1
-                }
-            };
-            let port = &mut ports[index].port;
-            if let Some(group) = group {
-                self.meet(port, group)?;
-            }
-            Ok(f(port))
-        })
-    }
-
-    fn make_port(&self) -> Result<ThreadPort, Error> {
-        let (answer, mut fds) = self.link.ask(Operation::Port)?;
-        let (Answer::Port(number), Some(fd)) = (&answer, fds.pop()) else {
-            return Err(self.link.unexpected(&answer));
-        };
-        let failed = Error::shared_memory("taking over a port");
-        let engine = SocketWake::from_fd(fd).map_err(failed)?;
-        let own = Wake::new().map_err(Error::shared_memory("making a port"))?;
-        let shared = PortShared::new(*number, PortWake::Attached { engine, own });
-        self.link.add_port(&shared);
-        let (attachment, link) = (self.id, Arc::downgrade(&self.link));
-        Ok(ThreadPort { attachment, link, port: Port::of(shared) })
-    }
-
-    /// Sees to it that a group's engine knows the port.
-    fn meet(&self, port: &mut Port, group: GroupId) -> Result<(), Error> {
-        if port.has_met(group) {
-            return Ok(());
-        }
-        let number = port.shared.number;
-        let (answer, mut fds) = self.link.ask(Operation::Ring { port: number, group: group.0 })?;
-        let Some(fd) = fds.pop() else { return Err(self.link.unexpected(&answer)) };
-        port.adopt(group, fd)
     }
 }
 

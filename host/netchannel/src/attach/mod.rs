@@ -9,7 +9,8 @@
 //! The application's process:
 //! - [`link`]: the conversation's other end, and the thread that listens to the engine; [`pending`]:
 //!   answers under way.
-//! - [`attachment`]: what streams ask of an engine elsewhere. [`memory`]: what the engine passes.
+//! - [`attachment`]: what streams ask of an engine elsewhere. [`ports`]: how its threads talk to it;
+//!   [`memory`]: what the engine passes.
 //!
 //! [`convert`]: errors and counters on their way between the two.
 
@@ -21,5 +22,6 @@ mod link;
 mod memory;
 mod operations;
 mod pending;
+mod ports;
 pub(crate) mod server;
 mod socket;

@@ -17,15 +17,13 @@ use crate::info::StreamInfo;
 use crate::local::cores::Cores;
 use crate::local::group::Group;
 use crate::local::inner::lost_streams;
-use crate::local::{RuntimeInner, helper, patience, ports};
+use crate::local::{RuntimeInner, helper, patience};
 use crate::shared::{GroupShared, PortBudget, Shared, StreamSeed};
 use crate::sync::lock;
 
 /// Keeps the threads of a runtime running; the last clone ends them.
 pub(crate) struct Keeper {
     pub(crate) inner: Arc<RuntimeInner>,
-    /// Number of the runtime in this process.
-    pub(super) id: u64,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -67,8 +65,7 @@ impl Keeper {
             stop: AtomicBool::new(false),
         });
         let threads = vec![helper::spawn(Arc::clone(&inner))?];
-        let id = ports::next_runtime();
-        let keeper = Arc::new(Self { inner, id, threads: Mutex::new(threads) });
+        let keeper = Arc::new(Self { inner, threads: Mutex::new(threads) });
         let inner = &keeper.inner;
         inner.set_poller(inner.config.poller, inner.config.polling_cores.into())?;
         Ok(keeper)

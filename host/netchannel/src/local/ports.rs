@@ -1,64 +1,32 @@
-//! A thread's port of each runtime, made on first use.
+//! How applications' threads talk to engines.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use netchannel_units::GroupId;
 
 use crate::boundary::port::Port;
+use crate::boundary::thread_ports::{PortOwner, ThreadPorts};
 use crate::error::Error;
 use crate::local::{Keeper, RuntimeInner};
 use crate::shared::Command;
 
-/// Numbers runtimes, so that a thread finds its port of each.
-static NEXT_RUNTIME: AtomicU64 = AtomicU64::new(1);
-
-/// A number for a new runtime.
-pub(super) fn next_runtime() -> u64 {
-    NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed)
-}
-
-/// A thread's port of one runtime.
-struct ThreadPort {
-    runtime: u64,
-    inner: Weak<RuntimeInner>,
-    /// There until it is dropped.
-    port: Option<Port>,
-}
-
-impl Drop for ThreadPort {
-    fn drop(&mut self) {
-        drop(self.port.take());
-        // The engine frees its end before it sleeps again.
-        if let Some(inner) = self.inner.upgrade() {
-            inner.wake_drivers();
-        }
-    }
-}
-
 thread_local! {
-    static PORTS: RefCell<Vec<ThreadPort>> = const { RefCell::new(Vec::new()) };
+    static PORTS: RefCell<ThreadPorts<RuntimeInner>> = const { RefCell::new(ThreadPorts::new()) };
+}
+
+impl PortOwner for RuntimeInner {
+    /// The engines free their ends before they sleep again.
+    fn on_port_closed(&self, _number: u32) {
+        self.wake_drivers();
+    }
 }
 
 impl Keeper {
     /// Runs `f` with this thread's port, made on first use.
-    pub(crate) fn with_port<R>(
-        self: &Arc<Self>,
-        f: impl FnOnce(&mut Port) -> R,
-    ) -> Result<R, Error> {
-        PORTS.with_borrow_mut(|ports| {
-            let known = ports.iter_mut().find(|known| known.runtime == self.id);
-            if let Some(port) = known.and_then(|known| known.port.as_mut()) {
-                return Ok(f(port));
-            }
-            ports.retain(|known| known.inner.strong_count() > 0);
-            let mut port = Port::new(self.inner.next_port.fetch_add(1, Ordering::Relaxed))?;
-            let result = f(&mut port);
-            let inner = Arc::downgrade(&self.inner);
-            ports.push(ThreadPort { runtime: self.id, inner, port: Some(port) });
-            Ok(result)
-        })
+    pub(crate) fn with_port<R>(&self, f: impl FnOnce(&mut Port) -> R) -> Result<R, Error> {
+        let make = || Port::new(self.inner.next_port());
+        PORTS.with_borrow_mut(|ports| ports.port_of(&self.inner, make).map(f))
     }
 
     /// Runs `f` with this thread's port, which the group's engine knows from now on.
