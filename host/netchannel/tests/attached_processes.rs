@@ -6,7 +6,6 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::thread;
@@ -15,12 +14,9 @@ use std::time::{Duration, Instant};
 use common::child::{self, Guest, SOON};
 use common::in_place::{receive_mixed, send_mixed};
 use common::place::Place;
-use common::waiting::{echo, is_readable, would_block};
-use common::{ANY_PORT, LIMIT, check, config, fill, receive, send, start, within};
-use netchannel::{
-    AttachServer, Config, Error, Interest, Listener, Poller, ReadyList, Runtime, Stream,
-    StreamOptions,
-};
+use common::waiting::{echo, is_readable, serve_list, would_block, write_listed};
+use common::{ANY_PORT, LIMIT, config, receive, send, start, within};
+use netchannel::{AttachServer, Config, Error, Listener, Poller, Runtime, Stream, StreamOptions};
 
 /// Streams that wait on descriptors.
 const ECHOES: u64 = 4;
@@ -39,7 +35,7 @@ fn guest() {
     let address: SocketAddr = address.parse().unwrap();
     match task {
         "echo" => echoes(&runtime),
-        "list" => serve_list(&runtime),
+        "list" => list(&runtime),
         "in-place" => work_in_place(&runtime, address),
         "connect" => connect_without_waiting(&runtime, address),
         other => panic!("unknown task {other}"),
@@ -74,47 +70,11 @@ fn accept(listener: &Listener, wait: impl Fn()) -> Stream {
     }
 }
 
-/// Bytes of the listed stream of this number.
-fn amount(number: u64) -> u64 {
-    number % 1_000 + 1
-}
-
-/// One thread reads many streams, each with its number in front.
-fn serve_list(runtime: &Runtime) {
+/// One thread reads many streams.
+fn list(runtime: &Runtime) {
     let listener = runtime.listen(ANY_PORT.into()).unwrap();
-    let mut list = ReadyList::new(runtime).unwrap();
-    list.register_listener(&listener, u64::MAX);
     println!("listening {}", listener.local_addr());
-    let mut streams: HashMap<u64, (Stream, Vec<u8>)> = HashMap::new();
-    let (mut accepted, mut over) = (0, 0);
-    while over < LISTED {
-        let events = list.wait(Some(SOON)).unwrap().to_vec();
-        assert!(!events.is_empty(), "nobody told; {accepted} accepted, {over} over");
-        for event in events {
-            if event.token == u64::MAX {
-                while let Ok(stream) = listener.try_accept() {
-                    list.register(&stream, accepted, Interest::READ).unwrap();
-                    streams.insert(accepted, (stream, Vec::new()));
-                    accepted += 1;
-                }
-                continue;
-            }
-            let Some((stream, read)) = streams.get_mut(&event.token) else { continue };
-            let mut bytes = [0; 700];
-            match stream.receive_half().try_read(&mut bytes) {
-                Ok(0) => {
-                    let number = u64::from_le_bytes(read[..8].try_into().unwrap());
-                    assert_eq!(read.len() as u64 - 8, amount(number));
-                    check(number, 0, &read[8..]);
-                    over += 1;
-                    streams.remove(&event.token);
-                }
-                Ok(count) => read.extend_from_slice(&bytes[..count]),
-                Err(Error::WouldBlock) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
+    serve_list(runtime, &listener, LISTED);
 }
 
 /// Makes its bytes in the send buffer, and uses those of the peer where they lie.
@@ -220,19 +180,7 @@ fn descriptors_tell_other_processes() {
 fn a_list_of_another_process_serves_many_streams() {
     with_each_driver("a list", |world| {
         let (guest, address) = world.server("list");
-        let connect = |number: u64| {
-            let mut stream = world.peer.connect(address, &StreamOptions::default()).unwrap();
-            stream.write_all(&number.to_le_bytes()).unwrap();
-            stream
-        };
-        let mut streams: Vec<_> = (0..LISTED).map(connect).collect();
-        let mut bytes = [0; 1_000];
-        for (number, stream) in (0..).zip(&mut streams) {
-            let len = amount(number) as usize;
-            fill(number, 0, &mut bytes[..len]);
-            stream.write_all(&bytes[..len]).unwrap();
-        }
-        streams.into_iter().for_each(|stream| stream.close().unwrap());
+        write_listed(&world.peer, address, LISTED);
         guest.succeeds();
     });
 }

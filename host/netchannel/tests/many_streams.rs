@@ -1,22 +1,20 @@
 //! Ten thousand streams between two processes: what they cost once each has carried a byte.
 //!
-//! Both processes are this test binary once more, so that nothing else lives in them: [`PEER`] says
-//! how the engine is driven.
+//! Both processes are this test binary once more, so that nothing else lives in them; their task is the
+//! name of a poller, which says how the engine is driven.
 
 mod common;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::child::{self, Guest};
 use common::{ANY_PORT, LIMIT, config, start, within};
 use netchannel::{Config, Listener, Poller, Runtime, Stream, StreamOptions};
 
-/// Set in a peer process, to the name of a poller.
-const PEER: &str = "NETCHANNEL_TEST_PEER";
 const STREAMS: usize = 10_000;
 /// Bytes that a process may grow by. The aim is 1 KiB per stream (see docs/results.md); what the
 /// allocator and the kernel round up differs by some per cent from run to run.
@@ -63,7 +61,7 @@ impl Held {
     }
 
     fn read(line: &str) -> Self {
-        let mut words = line.split(' ').skip(1);
+        let mut words = line.split(' ');
         let mut next = || words.next().unwrap().parse::<i64>().unwrap();
         Self {
             proportional: next(),
@@ -76,11 +74,11 @@ impl Held {
 
 /// Does nothing in the test itself. In a peer process it does what it reads from standard input.
 #[test]
-fn peer() {
-    let Ok(poller) = std::env::var(PEER) else { return };
+fn guest() {
+    let Some(poller) = child::task() else { return };
     let runtime = start(config_of(poller.parse().unwrap()));
     let listener = runtime.listen(ANY_PORT.into()).unwrap();
-    println!("\nlistening {}", listener.local_addr());
+    println!("listening {}", listener.local_addr());
     let mut streams = Vec::new();
     for line in io::stdin().lines() {
         let line = line.unwrap();
@@ -120,50 +118,24 @@ fn accept(listener: &Listener) -> Stream {
 }
 
 struct Peer {
-    process: Child,
-    stdin: ChildStdin,
-    lines: io::Lines<BufReader<ChildStdout>>,
+    process: Guest,
     address: SocketAddr,
 }
 
 impl Peer {
     fn start(poller: Poller) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["peer", "--exact", "--nocapture"])
-            .env(PEER, poller.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let address = lines
-            .find_map(|line| Some(line.unwrap().strip_prefix("listening ")?.parse().unwrap()))
-            .unwrap();
-        Self { stdin: process.stdin.take().unwrap(), process, lines, address }
+        let mut process = Guest::with_task(&poller.to_string());
+        let address = process.says("listening ").parse().unwrap();
+        Self { process, address }
     }
 
-    fn tell(&mut self, what: &str) {
-        writeln!(self.stdin, "{what}").unwrap();
-    }
-
-    fn answer(&mut self) -> String {
-        self.lines.next().unwrap().unwrap()
-    }
-
-    fn ask(&mut self, what: &str) -> String {
-        self.tell(what);
-        self.answer()
+    fn says(&mut self, what: &str) -> String {
+        self.process.says_within(LIMIT, what)
     }
 
     fn held(&mut self) -> Held {
-        Held::read(&self.ask("held"))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.process.tell("held");
+        Held::read(&self.says("held "))
     }
 }
 
@@ -182,16 +154,18 @@ impl Hosts {
     /// Opens streams, each of which carries a byte.
     fn open(&mut self, count: usize) {
         let began = Instant::now();
-        self.accepting.tell(&format!("accept {count}"));
-        self.opening.tell(&format!("open {} {count}", self.accepting.address));
-        assert_eq!(self.opening.answer(), "opened");
+        self.accepting.process.tell(format!("accept {count}"));
+        self.opening.process.tell(format!("open {} {count}", self.accepting.address));
+        self.opening.says("opened");
         println!("{}: {count} opens took {:?} each", self.poller, began.elapsed() / count as u32);
-        assert_eq!(self.accepting.answer(), "accepted");
+        self.accepting.says("accepted");
     }
 
     fn close_all(&mut self) {
-        assert_eq!(self.accepting.ask("drop"), "dropped");
-        assert_eq!(self.opening.ask("drop"), "dropped");
+        for peer in [&mut self.accepting, &mut self.opening] {
+            peer.process.tell("drop");
+            peer.says("dropped");
+        }
     }
 
     fn held(&mut self) -> [Held; 2] {

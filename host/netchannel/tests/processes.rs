@@ -1,22 +1,19 @@
 //! Two processes: transfers, and peers that are killed or stopped in mid-stream.
 //!
-//! The peer is this test binary once more: [`PEER`] says what it is to do.
+//! The peer is this test binary once more, with a task: `TASK SEED TOTAL`.
 
 mod common;
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::child::{self, Guest};
 use common::holdings::Holdings;
 use common::{ANY_PORT, LIMIT, Random, config, receive, send, start, within};
 use netchannel::{Class, Config, Idle, Listener, Poller, Runtime, StreamOptions};
-use rustix::process::{Pid, Signal, kill_process};
 
-/// What a peer process is to do, as `TASK SEED TOTAL`.
-const PEER: &str = "NETCHANNEL_TEST_PEER";
 /// Deaths of peers, after those that warm up.
 const DEATHS: usize = 100;
 /// Death should be known within 2 s; test machines may stand still for a while.
@@ -27,8 +24,8 @@ const BREAK_EVERY: Duration = Duration::from_millis(1);
 
 /// Does nothing in the test itself. In a peer process it is what runs.
 #[test]
-fn peer() {
-    let Ok(task) = std::env::var(PEER) else { return };
+fn guest() {
+    let Some(task) = child::task() else { return };
     let mut words = task.split(' ');
     let mut word = || words.next().unwrap_or_default().to_owned();
     let (task, seed, total) = (word(), word().parse().unwrap(), word().parse().unwrap());
@@ -74,58 +71,20 @@ fn flood(poller: &str, breaks: bool) {
     while tx.write_all(&bytes[..random.size(200_000)]).is_ok() {}
 }
 
-struct Peer {
-    process: Child,
-    stdin: Option<ChildStdin>,
-}
-
-impl Peer {
-    fn start(task: &str) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["peer", "--exact", "--nocapture"])
-            .env(PEER, task)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = process.stdin.take();
-        Self { process, stdin }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process), signal).unwrap();
-    }
-
-    fn go(&mut self, address: SocketAddr) {
-        writeln!(self.stdin.as_mut().unwrap(), "{address}").unwrap();
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn bytes_cross_between_processes() {
     within(LIMIT, "two processes", || {
         let total = 20 << 20;
-        let mut peer = Peer::start(&format!("echo 42 {total}"));
-        let mut lines = BufReader::new(peer.process.stdout.take().unwrap()).lines();
-        let address = lines
-            .find_map(|line| line.unwrap().split("address ").nth(1).map(str::to_owned))
-            .unwrap();
+        let mut peer = Guest::with_task(&format!("echo 42 {total}"));
+        let address = peer.says("address ").parse().unwrap();
         let runtime = start(config());
-        let mut stream =
-            runtime.connect(address.parse().unwrap(), &StreamOptions::default()).unwrap();
+        let mut stream = runtime.connect(address, &StreamOptions::default()).unwrap();
         send(&mut stream, 42, total, 1 << 20).unwrap();
         stream.finish();
         assert_eq!(receive(&mut stream, !42, 1 << 20).unwrap(), total);
         drop(stream);
         runtime.close().unwrap();
-        assert!(peer.process.wait().unwrap().success());
+        peer.succeeds();
     });
 }
 
@@ -152,8 +111,8 @@ enum Fate {
 fn survive(runtime: &Runtime, listener: &Listener, random: &mut Random, fate: Fate) -> Duration {
     let breaks = matches!(fate, Fate::KilledWhileFencing);
     let poller = if random.below(2) == 0 { "inline" } else { "dedicated" };
-    let mut peer = Peer::start(&format!("flood 0 {} {poller}", u64::from(breaks)));
-    peer.go(listener.local_addr());
+    let mut peer = Guest::with_task(&format!("flood 0 {} {poller}", u64::from(breaks)));
+    peer.tell(listener.local_addr());
     let stream = listener.accept_timeout(NOTICED).unwrap();
     let (mut tx, mut rx) = stream.expect("the peer connects").split();
     let reader = thread::spawn(move || {
@@ -172,11 +131,11 @@ fn survive(runtime: &Runtime, listener: &Listener, random: &mut Random, fate: Fa
     assert!(!reader.is_finished() && !writer.is_finished(), "all is well so far");
     let killed = Instant::now();
     match fate {
-        Fate::Killed => peer.signal(Signal::KILL),
-        Fate::Stopped => peer.signal(Signal::STOP),
+        Fate::Killed => peer.kill(),
+        Fate::Stopped => peer.stop(),
         Fate::KilledWhileFencing => {
             while !runtime.break_channel(Class::Throughput, random.below(8) as usize) {}
-            peer.signal(Signal::KILL);
+            peer.kill();
         }
     }
     let mut slowest = Duration::ZERO;

@@ -1,6 +1,7 @@
 //! The test binary once more, as another process with a task.
 
-use std::io::{BufRead, BufReader};
+use std::fmt::Display;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
@@ -49,6 +50,11 @@ impl Guest {
         Self { process, stdin, lines }
     }
 
+    /// Writes a line to its standard input.
+    pub(crate) fn tell(&mut self, what: impl Display) {
+        writeln!(self.stdin.as_mut().unwrap(), "{what}").unwrap();
+    }
+
     /// It does nothing more, and says nothing.
     pub(crate) fn stop(&self) {
         kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
@@ -67,7 +73,11 @@ impl Guest {
 
     /// What it says next behind `word`.
     pub(crate) fn says(&mut self, word: &str) -> String {
-        let end = Instant::now() + SOON;
+        self.says_within(SOON, word)
+    }
+
+    pub(crate) fn says_within(&mut self, limit: Duration, word: &str) -> String {
+        let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left);
