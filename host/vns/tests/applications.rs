@@ -1,8 +1,11 @@
 //! Streams of several applications in one session: memory of one is never memory of another.
 
+mod common;
+
+use common::config;
 use netchannel_units::{ChannelId, Class, StreamOffset, Timestamp, Weight};
 use netchannel_vns::streams::{Control, Role};
-use netchannel_vns::{ApplicationId, Placement, SlabId, Streams, StreamsConfig};
+use netchannel_vns::{ApplicationId, Placement, SlabId, Streams};
 use netchannel_wire::{Frame, StreamId};
 
 const VIA: ChannelId = ChannelId(0);
@@ -11,15 +14,7 @@ const FIRST: ApplicationId = ApplicationId(1);
 const SECOND: ApplicationId = ApplicationId(2);
 
 fn server() -> Streams {
-    Streams::new(StreamsConfig {
-        role: Role::Server,
-        eager_credit: 65_536,
-        peer_eager_credit: 65_536,
-        window_log2: 21,
-        eager_chunk: 4_096,
-        bulk_min: 4_096,
-        gather: 0,
-    })
+    Streams::new(config(Role::Server))
 }
 
 /// The peer opens stream `number`, which becomes `application`'s.

@@ -1,11 +1,13 @@
 //! What a stream costs: bytes of memory, and allocations per chunk (none).
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use common::{config, frame_of};
 use netchannel_units::{ChannelId, Class, StreamOffset, Timestamp};
-use netchannel_vns::streams::{Control, Role};
-use netchannel_vns::{ApplicationId, Carried, Form, SlabId, Streams, StreamsConfig};
+use netchannel_vns::{ApplicationId, Carried, Form, Role, SlabId, Streams};
 use netchannel_wire::{Frame, StreamId};
 
 thread_local! {
@@ -41,18 +43,6 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const VIA: ChannelId = ChannelId(0);
-
-fn config(role: Role) -> StreamsConfig {
-    StreamsConfig {
-        role,
-        eager_credit: 65_536,
-        peer_eager_credit: 65_536,
-        window_log2: 21,
-        eager_chunk: 4096,
-        bulk_min: 4096,
-        gather: 0,
-    }
-}
 
 struct Pair {
     client: Streams,
@@ -126,19 +116,7 @@ impl Pair {
 fn control(now: Timestamp, from: &mut Streams, to: &mut Streams) {
     while let Some(outgoing) = from.poll_control() {
         from.on_control_sent(&outgoing.carried, VIA);
-        let frame = match outgoing.frame {
-            Control::Frame(frame) => frame,
-            Control::Window { stream, grant, lease, from, limit } => Frame::Window {
-                stream,
-                grant,
-                log2_size: lease.log2,
-                address: 0,
-                key: 0,
-                from,
-                limit,
-            },
-        };
-        to.on_frame(now, VIA, &frame).unwrap();
+        to.on_frame(now, VIA, &frame_of(&outgoing.frame)).unwrap();
         from.on_confirmed(&outgoing.carried);
     }
 }

@@ -1,9 +1,12 @@
 //! A peer that breaks every rule: it is found out, or does no harm.
 
+mod common;
+
+use common::config;
 use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp, Weight};
 use netchannel_vns::fuzzing::check_hostile;
 use netchannel_vns::streams::{Placement, Role};
-use netchannel_vns::{ApplicationId, ProtocolError, SlabId, Streams, StreamsConfig};
+use netchannel_vns::{ApplicationId, ProtocolError, SlabId, Streams};
 use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, StreamId};
 use proptest::prelude::*;
@@ -37,15 +40,7 @@ fn corpus() {
 }
 
 fn server(slabs: u32) -> Streams {
-    let mut streams = Streams::new(StreamsConfig {
-        role: Role::Server,
-        eager_credit: 65_536,
-        peer_eager_credit: 65_536,
-        window_log2: 21,
-        eager_chunk: 4096,
-        bulk_min: 4096,
-        gather: 0,
-    });
+    let mut streams = Streams::new(config(Role::Server));
     (0..slabs).for_each(|slab| streams.add_slab(ApplicationId::LOCAL, SlabId(slab)));
     streams
 }

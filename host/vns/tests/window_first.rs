@@ -1,9 +1,12 @@
 //! Bytes that prefer a window wait for one instead of being copied, and for nothing else.
 
+mod common;
+
+use common::frame_of;
 use netchannel_units::{ChannelId, Class, StreamOffset, Timestamp};
-use netchannel_vns::streams::{Control, Outgoing, Role};
+use netchannel_vns::streams::{Outgoing, Role};
 use netchannel_vns::{ApplicationId, Chunk, Form, SlabId, Streams, StreamsConfig};
-use netchannel_wire::{Frame, StreamId};
+use netchannel_wire::StreamId;
 
 const NOW: Timestamp = Timestamp::ZERO;
 const VIA: ChannelId = ChannelId(0);
@@ -24,19 +27,7 @@ fn config(role: Role) -> StreamsConfig {
 fn exchange(from: &mut Streams, to: &mut Streams) -> Vec<Outgoing> {
     let mut moved = Vec::new();
     while let Some(outgoing) = from.poll_control() {
-        let frame = match outgoing.frame {
-            Control::Frame(frame) => frame,
-            Control::Window { stream, grant, lease, from, limit } => Frame::Window {
-                stream,
-                grant,
-                log2_size: lease.log2,
-                address: u64::from(lease.offset),
-                key: 1,
-                from,
-                limit,
-            },
-        };
-        to.on_frame(NOW, VIA, &frame).unwrap();
+        to.on_frame(NOW, VIA, &frame_of(&outgoing.frame)).unwrap();
         from.on_control_sent(&outgoing.carried, VIA);
         moved.push(outgoing);
     }

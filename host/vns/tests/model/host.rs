@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use netchannel_units::{ByteRange, ChannelId, Class, StreamOffset, Timestamp};
 use netchannel_vns::receive::{Piece, ReceiveState, Window};
 use netchannel_vns::send::{Form, SendState};
-use netchannel_vns::streams::Control;
 use netchannel_vns::{ApplicationId, Carried, Placement, Role, SlabId, Streams, StreamsConfig};
 use netchannel_wire::frame::reset;
 use netchannel_wire::{Frame, StreamId};
+
+use crate::common::frame_of;
 
 use super::network::{Channel, Message, Parcel, Write};
 use super::random::{Random, mix};
@@ -128,7 +129,7 @@ impl Host {
                     let id = channels[at].id;
                     self.streams.on_control_sent(&outgoing.carried, id);
                     self.control_sent += 1;
-                    let frame = control_frame(&outgoing.frame);
+                    let frame = frame_of(&outgoing.frame);
                     self.refused += u64::from(matches!(frame, Frame::Refuse { .. }));
                     let message = messages.entry(at).or_default();
                     message.push(Parcel::of(frame), outgoing.carried);
@@ -323,19 +324,4 @@ fn copy(memory: &mut [Vec<u8>], piece: &Piece, bytes: &[u8]) {
     assert!(piece.at + piece.len as u64 <= piece.lease.size());
     memory[piece.lease.slab.0 as usize][at..at + piece.len]
         .copy_from_slice(&bytes[piece.source..piece.source + piece.len]);
-}
-
-fn control_frame(control: &Control) -> Frame<'static> {
-    match *control {
-        Control::Frame(frame) => frame,
-        Control::Window { stream, grant, lease, from, limit } => Frame::Window {
-            stream,
-            grant,
-            log2_size: lease.log2,
-            address: (u64::from(lease.slab.0) << 32) | u64::from(lease.offset),
-            key: lease.slab.0,
-            from,
-            limit,
-        },
-    }
 }

@@ -6,6 +6,7 @@ use netchannel_vns::{Role, StreamsConfig};
 pub mod host;
 pub mod network;
 pub mod random;
+pub mod run;
 
 use host::Host;
 use network::{Channel, Fenced, side};
