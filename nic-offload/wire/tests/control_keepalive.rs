@@ -41,6 +41,15 @@ impl World {
         }
     }
 
+    /// One end stands still since the moment that is returned, another one for each step.
+    fn stopped(victim: usize, step: u32) -> (Self, Timestamp) {
+        let stop = seconds(3.0 + 0.013 * f64::from(step));
+        let mut world = Self::established();
+        world.run_until(stop);
+        world.stopped[victim] = true;
+        (world, stop)
+    }
+
     fn run_until(&mut self, until: Timestamp) {
         loop {
             let timers = (0..2)
@@ -98,10 +107,7 @@ fn an_idle_session_lives_on_few_wake_ups() {
 fn a_stopped_peer_is_dead_within_two_seconds() {
     for victim in [0, 1] {
         for step in 0..50 {
-            let stop = seconds(3.0 + 0.013 * f64::from(step));
-            let mut world = World::established();
-            world.run_until(stop);
-            world.stopped[victim] = true;
+            let (mut world, stop) = World::stopped(victim, step);
             world.run_until(seconds(10.0));
             let [(at, who, ControlEvent::PeerDead { silent, path: Path::Works })] =
                 &world.events[..]
@@ -121,10 +127,7 @@ fn a_stopped_peer_is_dead_within_two_seconds() {
 fn a_pause_is_not_death() {
     for victim in [0, 1] {
         for step in 0..50 {
-            let stop = seconds(3.0 + 0.013 * f64::from(step));
-            let mut world = World::established();
-            world.run_until(stop);
-            world.stopped[victim] = true;
+            let (mut world, stop) = World::stopped(victim, step);
             let pause = Duration::from_millis(900);
             world.run_until(stop + pause);
             world.stopped[victim] = false;

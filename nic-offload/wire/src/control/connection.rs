@@ -10,6 +10,7 @@ use super::event::{ControlEvent, Negotiated};
 use super::keepalive::{Due, Keepalive, Path};
 use super::message::{Accept, ChannelOffer, ControlMessage, Echo, Farewell, Hello, SessionId};
 use super::negotiation::{self, Configuration};
+use super::outbox::Outbox;
 use super::parameters::Features;
 use super::reason::Reason;
 use super::record::{self, Assembler};
@@ -50,9 +51,7 @@ pub struct Connection {
     offered: Vec<(u16, u8, Class)>,
     negotiated: Option<Negotiated>,
     assembler: Assembler,
-    /// Records to be sent; the first `sent` bytes have been.
-    outgoing: Vec<u8>,
-    sent: usize,
+    outbox: Outbox,
     events: VecDeque<ControlEvent>,
     handshake_ends: Timestamp,
     keepalive: Option<Keepalive>,
@@ -87,7 +86,7 @@ impl Connection {
             channels,
             authentication: None,
         };
-        this.send(&ControlMessage::Hello(Box::new(hello)))?;
+        this.outbox.push(&ControlMessage::Hello(Box::new(hello)))?;
         Ok(this)
     }
 
@@ -114,8 +113,7 @@ impl Connection {
             offered: Vec::new(),
             negotiated: None,
             assembler: Assembler::default(),
-            outgoing: Vec::new(),
-            sent: 0,
+            outbox: Outbox::default(),
             events: VecDeque::new(),
             keepalive: None,
         })
@@ -189,7 +187,7 @@ impl Connection {
             parameters: self.configuration.parameters.clone(),
             channels,
         };
-        self.send(&ControlMessage::Accept(Box::new(accept)))?;
+        self.outbox.push(&ControlMessage::Accept(Box::new(accept)))?;
         self.state = State::AwaitReady;
         Ok(())
     }
@@ -210,7 +208,7 @@ impl Connection {
     /// [`ControlError::Misuse`] unless just accepted.
     pub fn ready(&mut self, now: Timestamp) -> Result<(), ControlError> {
         self.expect(State::Connecting, "ready")?;
-        self.send(&ControlMessage::Ready)?;
+        self.outbox.push(&ControlMessage::Ready)?;
         self.establish(now);
         Ok(())
     }
@@ -223,7 +221,7 @@ impl Connection {
     pub fn say(&mut self, message: ChannelMessage) -> Result<(), ControlError> {
         self.expect(State::Established, "say")?;
         self.check_failover()?;
-        self.send(&ControlMessage::Channel(message))
+        self.outbox.push(&ControlMessage::Channel(message))
     }
 
     fn check_failover(&self) -> Result<(), ControlError> {
@@ -264,16 +262,12 @@ impl Connection {
 
     /// Bytes to write to the socket. Say with [`transmitted`](Self::transmitted) how many it took.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
-        self.outgoing.get(self.sent..).filter(|rest| !rest.is_empty())
+        Some(self.outbox.waiting()).filter(|waiting| !waiting.is_empty())
     }
 
     /// The socket took the first `count` bytes of [`poll_transmit`](Self::poll_transmit).
     pub fn transmitted(&mut self, count: usize) {
-        self.sent = self.sent.saturating_add(count).min(self.outgoing.len());
-        if self.sent == self.outgoing.len() {
-            self.outgoing.clear();
-            self.sent = 0;
-        }
+        self.outbox.on_transmitted(count);
     }
 
     /// When to call [`on_timeout`](Self::on_timeout).
@@ -332,7 +326,7 @@ impl Connection {
                 self.events.push_back(ControlEvent::Ready);
             }
             ControlMessage::Ping(echo) => {
-                if self.outgoing.len() - self.sent <= PONG_BACKLOG {
+                if self.outbox.waiting().len() <= PONG_BACKLOG {
                     self.send_short(&ControlMessage::Pong(echo));
                 }
             }
@@ -394,18 +388,9 @@ impl Connection {
         self.state = State::Closed;
     }
 
-    fn send(&mut self, message: &ControlMessage) -> Result<(), ControlError> {
-        let record = record::encode(message)?;
-        // Memory of what was sent is given back before more is added.
-        self.outgoing.drain(..self.sent);
-        self.sent = 0;
-        self.outgoing.extend_from_slice(&record);
-        Ok(())
-    }
-
     /// For messages that are far shorter than the longest record.
     fn send_short(&mut self, message: &ControlMessage) {
-        let outcome = self.send(message);
+        let outcome = self.outbox.push(message);
         debug_assert_eq!(outcome, Ok(()));
     }
 }

@@ -7,7 +7,7 @@
 //! - [`negotiation`]: what the two sides agree on.
 //! - [`message`], [`parameters`]: what is said. [`channel`]: of a queue pair that died.
 //!   [`reason`]: why not.
-//! - [`record`]: messages to bytes and back. [`error`]: what can be wrong.
+//! - [`record`]: messages to bytes and back; `outbox`: those to be sent. [`error`]: what can be wrong.
 
 pub mod channel;
 pub mod connection;
@@ -16,6 +16,7 @@ pub mod event;
 pub mod keepalive;
 pub mod message;
 pub mod negotiation;
+mod outbox;
 pub mod parameters;
 pub mod reason;
 pub mod record;
