@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use common::{Listening, netchannel, outcome, run};
 use netchannel::{Config, Runtime, StreamOptions};
@@ -21,6 +21,18 @@ fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Sends its standard input.
+fn sender(receiver: &Listening) -> Child {
+    let mut command = netchannel(&["send", "--device", "soft", "-", &receiver.address]);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait_for_bytes(path: &Path, count: u64) {
+    while fs::metadata(path).map_or(0, |metadata| metadata.len()) < count {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -52,11 +64,7 @@ fn a_file_arrives_over_several_channels() {
 fn from_standard_input_to_standard_output() {
     let bytes = content(3_000_001);
     let receiver = Listening::recv(&[]);
-    let mut child = netchannel(&["send", "--device", "soft", "-", &receiver.address])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = sender(&receiver);
     let mut input = child.stdin.take().unwrap();
     let writer = {
         let bytes = bytes.clone();
@@ -175,16 +183,10 @@ fn a_sender_that_dies() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target");
     let receiver = Listening::recv(&["-o", target.to_str().unwrap()]);
-    let mut sender = netchannel(&["send", "--device", "soft", "-", &receiver.address])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut sender = sender(&receiver);
     sender.stdin.as_mut().unwrap().write_all(&content(1_000_000)).unwrap();
     let partial = folder.path().join("target.partial");
-    while fs::metadata(&partial).map_or(0, |metadata| metadata.len()) < 1_000_000 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_for_bytes(&partial, 1_000_000);
     sender.kill().unwrap();
     sender.wait().unwrap();
     let (code, _, errors) = receiver.end();
@@ -196,11 +198,7 @@ fn a_sender_that_dies() {
 #[test]
 fn a_receiver_that_dies() {
     let receiver = Listening::recv(&["-o", "/dev/null"]);
-    let mut sender = netchannel(&["send", "--device", "soft", "-", &receiver.address])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut sender = sender(&receiver);
     sender.stdin.as_mut().unwrap().write_all(&content(1_000_000)).unwrap();
     let mut receiver = receiver;
     receiver.child.kill().unwrap();
@@ -233,16 +231,10 @@ fn interrupts_leave_the_partial_file() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target");
     let receiver = Listening::recv(&["-o", target.to_str().unwrap()]);
-    let mut sender = netchannel(&["send", "--device", "soft", "-", &receiver.address])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut sender = sender(&receiver);
     sender.stdin.as_mut().unwrap().write_all(&content(500_000)).unwrap();
     let partial = folder.path().join("target.partial");
-    while fs::metadata(&partial).map_or(0, |metadata| metadata.len()) < 500_000 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_for_bytes(&partial, 500_000);
     for child in [receiver.child.id(), sender.id()] {
         let killed = std::process::Command::new("kill").args(["-INT", &child.to_string()]).status();
         assert!(killed.unwrap().success());
