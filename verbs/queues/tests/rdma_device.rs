@@ -10,6 +10,8 @@
 mod datagrams;
 #[path = "rdma_device/paths.rs"]
 mod paths;
+#[path = "rdma_device/side.rs"]
+mod side;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,102 +22,11 @@ use netchannel_verbs::queue_pair::{ConnectOptions, QueuePairInit, QueuePairState
 use netchannel_verbs::rdma::{self, OpenOptions};
 use netchannel_verbs::work::{Opcode, SendOperation, Slices, Status};
 use netchannel_verbs::{
-    Access, CompletionQueue, Context, Endpoint, Error, LocalSlice, MemoryRegion, QueuePair,
-    ReceiveRequest, RemoteKey, SendRequest, SharedReceiveQueue, WorkCompletion,
+    Access, Context, Endpoint, Error, LocalSlice, MemoryRegion, QueuePair, ReceiveRequest,
+    RemoteKey, SendRequest, SharedReceiveQueue,
 };
 
-/// Emulated guests are slow; nothing here takes longer.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-fn open() -> rdma::Context {
-    let devices = rdma::devices().unwrap();
-    let name = std::env::var("NETCHANNEL_RDMA_DEVICE").unwrap_or_else(|_| devices[0].name.clone());
-    rdma::Context::open(&name, &OpenOptions::default()).unwrap()
-}
-
-struct Side {
-    queue: rdma::CompletionQueue,
-    memory: rdma::MemoryRegion,
-    pair: rdma::QueuePair,
-}
-
-impl Side {
-    fn new(context: &rdma::Context, shared: Option<&rdma::SharedReceiveQueue>) -> Self {
-        Self::with_capacity(context, shared, 64)
-    }
-
-    fn with_capacity(
-        context: &rdma::Context,
-        shared: Option<&rdma::SharedReceiveQueue>,
-        capacity: u32,
-    ) -> Self {
-        let queue = context.create_completion_queue(4 * capacity).unwrap();
-        let init = QueuePairInit {
-            service: Service::ReliableConnection,
-            send_queue: &queue,
-            receive_queue: &queue,
-            shared_receive_queue: shared,
-            send_capacity: capacity,
-            receive_capacity: capacity,
-            inline_bytes: 64,
-        };
-        let pair = context.create_queue_pair(&init).unwrap();
-        let memory = context.alloc(65_536, Access::all()).unwrap();
-        Self { queue, memory, pair }
-    }
-
-    fn slice(&self, offset: u64, length: u32) -> Slices {
-        let address = self.memory.as_ptr().addr().get() as u64 + offset;
-        Slices::one(LocalSlice { address, length, local_key: self.memory.local_key() })
-    }
-
-    fn send(&self, id: u64, operation: SendOperation, length: u32) -> SendRequest {
-        let local = self.slice(0, length);
-        SendRequest { id, operation, local, signaled: true, inline: false, solicited: false }
-    }
-
-    fn post(&mut self, requests: &[SendRequest]) -> Result<(), netchannel_verbs::PostError> {
-        // SAFETY: all slices lie in `memory`, which nobody reads or writes in these tests.
-        unsafe { self.pair.post_send(requests) }
-    }
-
-    fn receive(&mut self, ids: std::ops::Range<u64>) {
-        let local = self.slice(32_768, 32_768);
-        let requests: Vec<_> = ids.map(|id| ReceiveRequest { id, local }).collect();
-        // SAFETY: as in `post`.
-        unsafe { self.pair.post_receive(&requests) }.unwrap();
-    }
-
-    /// Waits for `count` completions.
-    fn reap(&mut self, count: usize) -> Vec<WorkCompletion> {
-        let start = Instant::now();
-        let mut found = Vec::new();
-        while found.len() < count {
-            let mut out = [WorkCompletion::default(); 64];
-            let room = (count - found.len()).min(64);
-            let n = self.queue.poll(&mut out[..room]).unwrap();
-            found.extend_from_slice(&out[..n]);
-            assert!(start.elapsed() < PATIENCE, "only {found:?} of {count}");
-            std::thread::yield_now();
-        }
-        found
-    }
-
-    fn reap_statuses(&mut self, count: usize) -> Vec<(u64, Status)> {
-        self.reap(count).iter().map(|done| (done.id, done.status)).collect()
-    }
-}
-
-fn connect(left: &mut Side, right: &mut Side, options: &ConnectOptions) {
-    left.pair.connect(&right.pair.endpoint(), options).unwrap();
-    right.pair.connect(&left.pair.endpoint(), options).unwrap();
-}
-
-fn connected(context: &rdma::Context) -> (Side, Side) {
-    let (mut left, mut right) = (Side::new(context, None), Side::new(context, None));
-    connect(&mut left, &mut right, &ConnectOptions::default());
-    (left, right)
-}
+use side::{PATIENCE, Side, connect, connected, open};
 
 #[test]
 #[ignore = "needs an RDMA device"]

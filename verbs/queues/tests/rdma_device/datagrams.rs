@@ -10,7 +10,7 @@ use netchannel_verbs::{
     AddressHandle, AddressVector, Context, Ecn, Grh, MemoryRegion, QueuePair, ReceiveRequest,
 };
 
-use super::{Side, open};
+use super::side::{Side, open};
 
 const KEY: u32 = 5;
 /// Payload of one datagram, and its place in the receiver's memory.

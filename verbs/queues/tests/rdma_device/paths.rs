@@ -12,7 +12,7 @@ use netchannel_verbs::work::{SendOperation, Status};
 use netchannel_verbs::{Context, QueuePair, SourcePort};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 
-use super::{PATIENCE, Side, connect, open};
+use super::side::{PATIENCE, Side, connect, open};
 
 const ETH_P_IP: u16 = 0x0800;
 const UDP: u8 = 17;
