@@ -94,7 +94,9 @@ impl Member {
     #[inline]
     fn poll(&self, queue: &Completions, out: &mut [WorkCompletion]) -> usize {
         match self {
-            Self::Connection(queue_pair) if queue_pair.needs_poll() => queue_pair.poll(queue, out),
+            Self::Connection(queue_pair) if queue_pair.needs_poll(queue) => {
+                queue_pair.poll(queue, out)
+            }
             Self::Datagrams(queue_pair) if queue_pair.needs_poll() => queue_pair.poll(queue, out),
             _ => 0,
         }

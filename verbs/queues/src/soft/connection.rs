@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub(super) remote: OnceLock<Remote>,
     /// Hints that tell a poll, without the lock, whether there is anything to do.
     busy: AtomicBool,
+    silent: AtomicBool,
     delayed: AtomicBool,
     failed: AtomicBool,
     consumed: AtomicU64,
@@ -118,6 +119,7 @@ impl Shared {
             attachment: OnceLock::new(),
             remote: OnceLock::new(),
             busy: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             delayed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             consumed: AtomicU64::new(0),
@@ -158,10 +160,15 @@ impl Shared {
         attached
     }
 
-    /// Whether a poll would find anything.
+    /// Whether a poll of `queue` would find anything.
     #[inline]
-    pub(super) fn needs_poll(&self) -> bool {
+    pub(super) fn needs_poll(&self, queue: &Completions) -> bool {
         if self.busy.load(Ordering::Relaxed) {
+            return true;
+        }
+        // Requests that complete in silence can only fail: who polls for receives alone need not
+        // fetch the line in which the peer shows its progress.
+        if self.silent.load(Ordering::Relaxed) && std::ptr::eq(&*self.send_queue, queue) {
             return true;
         }
         !self.failed.load(Ordering::Relaxed)
@@ -208,8 +215,9 @@ impl Shared {
         if kept != core.kept {
             self.keep(core, kept);
         }
-        let busy = core.send.is_busy() || !core.receive.completions.is_empty() || core.fencing;
+        let busy = core.send.is_busy() || core.receive.is_busy() || core.fencing;
         self.busy.store(busy, Ordering::Relaxed);
+        self.silent.store(core.send.has_requests(), Ordering::Relaxed);
         let delayed = core.receive.is_delayed() || core.send.is_delayed();
         self.delayed.store(delayed, Ordering::Relaxed);
         self.failed.store(core.state == QueuePairState::Error, Ordering::Relaxed);
@@ -309,6 +317,7 @@ impl Core {
         self.send.flush(qp, first);
         self.send.regions.clear();
         self.receive.flush(qp);
+        self.receive.show(qp, false);
         qp.ring.refuse(Refusal::Gone);
         // With the fence in `SendSide::write`: whoever writes after this has seen the refusal.
         fence(Ordering::SeqCst);

@@ -89,6 +89,12 @@ impl ReceiveSide {
         self.receiver.consumed()
     }
 
+    /// Whether polling would bring anything on, even if nothing arrives.
+    #[inline]
+    pub(super) fn is_busy(&self) -> bool {
+        !self.completions.is_empty() || self.receiver.owes_any()
+    }
+
     /// Whether a message waits for a receive.
     pub(super) fn is_waiting(&self) -> bool {
         self.waits_since.is_some()
@@ -113,12 +119,20 @@ impl ReceiveSide {
     /// Matches what has arrived, until `budget` completions wait, and gives the slots back.
     #[inline]
     pub(super) fn drain(&mut self, qp: &Shared, budget: usize) -> Result<(), Fault> {
-        if self.stopped || !qp.ring.published(self.receiver.consumed()) {
+        if self.stopped {
+            return Ok(());
+        }
+        if !qp.ring.published(self.receiver.consumed()) {
+            self.show(qp, false);
             return Ok(());
         }
         let mut notify = false;
         let result = self.match_slots(qp, budget.min(KEPT), &mut notify);
-        self.show(qp, notify);
+        // A sender that waits for none of it hears of it when there is nothing else to do: the line
+        // comes from its core and would hold up the message that has just arrived.
+        if notify || result.is_err() {
+            self.show(qp, notify);
+        }
         result
     }
 
@@ -235,7 +249,7 @@ impl ReceiveSide {
 
     /// Gives the consumed slots back and wakes the sender if it sleeps on one of them.
     #[inline]
-    fn show(&mut self, qp: &Shared, notify: bool) {
+    pub(super) fn show(&mut self, qp: &Shared, notify: bool) {
         self.receiver.show(&qp.ring);
         if notify && let Some(attachment) = qp.attachment() {
             // The progress before the load of the arm word: see `arm`.

@@ -27,6 +27,8 @@ mod execute;
 pub(super) struct SendSide {
     capacity: usize,
     outstanding: VecDeque<Outstanding>,
+    /// Of those, the ones that make a completion.
+    awaited: usize,
     pending: VecDeque<Pending>,
     pub(super) completions: Completed,
     sender: Sender,
@@ -93,6 +95,7 @@ impl SendSide {
         Self {
             capacity,
             outstanding: VecDeque::with_capacity(capacity),
+            awaited: 0,
             pending: VecDeque::new(),
             completions: Completed::default(),
             sender: Sender::new(),
@@ -109,9 +112,10 @@ impl SendSide {
         }
     }
 
-    /// Whether there is anything that polling could bring on.
+    /// Whether there is anything that polling could bring on, but the failure of what else completes
+    /// in silence.
     pub(super) fn is_busy(&self) -> bool {
-        !(self.outstanding.is_empty() && self.pending.is_empty() && self.completions.is_empty())
+        self.awaited > 0 || !(self.pending.is_empty() && self.completions.is_empty())
     }
 
     /// Whether requests have not completed yet.
@@ -125,7 +129,7 @@ impl SendSide {
 
     /// Whether there is work that only polling or time brings on.
     pub(super) fn is_delayed(&self) -> bool {
-        self.early
+        self.early && self.awaited > 0
             || self.deferral.is_some() && !(self.pending.is_empty() && self.completions.is_empty())
     }
 
@@ -202,6 +206,7 @@ impl SendSide {
             SendOperation::Write { .. } => (Opcode::Write, 0),
             SendOperation::Read { .. } => (Opcode::Read, request.local.bytes() as u32),
         };
+        self.awaited += usize::from(request.signaled || !status.is_success());
         self.outstanding.push_back(Outstanding {
             id: request.id,
             end,
@@ -261,6 +266,7 @@ impl SendSide {
             }
             self.outstanding.pop_front();
             if first.signaled {
+                self.awaited -= 1;
                 self.completions.push(WorkCompletion {
                     id: first.id,
                     status: Status::Success,
@@ -288,6 +294,7 @@ impl SendSide {
     pub(super) fn flush(&mut self, qp: &Shared, first: Status) {
         self.halted = true;
         self.early = false;
+        self.awaited = 0;
         let mut status = first;
         loop {
             let id = match (self.outstanding.pop_front(), self.pending.front()) {

@@ -4,15 +4,16 @@
 //! ```text
 //! 0     receiver's line:  progress u64 (slots consumed), refusal u32
 //! 128   sender's line:    writing u32, retries u32, closed u32
-//! 4096  slots of 64 bytes: word 0 (lap | kind | flags), word 1 (length | immediate),
-//!                          word 2 (message length | queue key), up to 40 bytes of payload or the
-//!                          arrival time
-//! then  payload bytes of messages above 40 bytes, in order, each segment on a line of its own
+//! 4096  slots of 128 bytes: word 0 (lap | kind | flags), word 1 (length | immediate),
+//!                           word 2 (message length | queue key), up to 104 bytes of payload or the
+//!                           arrival time
+//! then  payload bytes of messages above 104 bytes, in order, each segment on a line of its own
 //! ```
 //!
 //! A slot is published by the release-store of its word 0, whose lap number tells it from the slot of
 //! the last turn; the receiver looks at that word alone, so that a small message costs one cache-line
-//! transfer. `progress` gives slots and the payload bytes named by them back to the sender.
+//! transfer, or two that overlap. `progress` gives slots and the payload bytes named by them back to
+//! the sender: at once if that waits for it ([`flag::NOTIFY`]), else when nothing more has arrived.
 //!
 //! Neither side believes the other: what is read is copied to private memory first, then checked, and
 //! offsets are masked; rubbish ends the connection, nothing else.
@@ -35,8 +36,10 @@ const PAYLOAD: u32 = 256 * 1024;
 /// Bytes of one segment at most: a quarter of the ring, so that both sides copy at the same time.
 pub(super) const SEGMENT: u32 = PAYLOAD / 4;
 /// Bytes that travel in the slot itself.
-pub(super) const IN_SLOT: u32 = 40;
+pub(super) const IN_SLOT: u32 = 104;
 
+/// Bytes of a slot, two cache lines: a SEND of 64 bytes with the headers of the layers above fits.
+const SLOT: usize = 128;
 const LINE: u64 = 64;
 const PROGRESS: usize = 0;
 const REFUSAL: usize = 8;
@@ -45,6 +48,8 @@ const RETRIES: usize = 132;
 const CLOSED: usize = 136;
 const SLOTS_AT: usize = 4096;
 const DATA_IN_SLOT: usize = 24;
+
+const _: () = assert!(DATA_IN_SLOT + IN_SLOT as usize == SLOT);
 
 /// What a slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +177,8 @@ unsafe impl Send for Ring {}
 // SAFETY: as above.
 unsafe impl Sync for Ring {}
 
-const RING_BYTES: usize = SLOTS_AT + SLOTS as usize * LINE as usize + PAYLOAD as usize;
+const PAYLOAD_AT: usize = SLOTS_AT + SLOTS as usize * SLOT;
+const RING_BYTES: usize = PAYLOAD_AT + PAYLOAD as usize;
 
 impl Ring {
     pub(super) fn create() -> Result<Self, shared::Error> {
@@ -243,15 +249,15 @@ impl Ring {
     #[inline]
     fn slot(&self, position: u64) -> &[AtomicU64; 8] {
         let index = (position % u64::from(SLOTS)) as usize;
-        // SAFETY: `index` is below `SLOTS`, so the slot lies in the mapping; 64-byte aligned.
-        unsafe { self.base.add(SLOTS_AT + index * LINE as usize).cast().as_ref() }
+        // SAFETY: `index` is below `SLOTS`, so the slot lies in the mapping; aligned to its size.
+        unsafe { self.base.add(SLOTS_AT + index * SLOT).cast().as_ref() }
     }
 
     #[inline]
     fn slot_data(&self, position: u64) -> NonNull<u8> {
         let index = (position % u64::from(SLOTS)) as usize;
         // SAFETY: inside of the slot, see `slot`.
-        unsafe { self.base.add(SLOTS_AT + index * LINE as usize + DATA_IN_SLOT) }
+        unsafe { self.base.add(SLOTS_AT + index * SLOT + DATA_IN_SLOT) }
     }
 
     /// The payload bytes from `position` on that are contiguous, at most `len`.
@@ -259,7 +265,7 @@ impl Ring {
     fn payload(&self, position: u64, len: u32) -> (NonNull<u8>, u32) {
         let offset = (position % u64::from(PAYLOAD)) as u32;
         let len = len.min(PAYLOAD - offset);
-        let start = SLOTS_AT + SLOTS as usize * LINE as usize + offset as usize;
+        let start = PAYLOAD_AT + offset as usize;
         // SAFETY: `offset + len <= PAYLOAD`, the size of the area at the end of the mapping.
         (unsafe { self.base.add(start) }, len)
     }

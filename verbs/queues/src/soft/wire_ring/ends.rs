@@ -72,8 +72,8 @@ impl Sender {
     pub(in crate::soft) fn push(&mut self, ring: &Ring, slot: &Slot, source: &mut Cursor<'_>) {
         let words = ring.slot(self.next);
         if slot.in_slot() {
-            // SAFETY: the 40 data bytes of a slot that the receiver has given back (or never had), and
-            // `len` is at most 40; the cursor's slices hold `total >= len` bytes (its creator's word).
+            // SAFETY: the data bytes of a slot that the receiver has given back (or never had), and
+            // `len` is at most as many; the cursor's slices hold `total >= len` bytes (its creator's word).
             unsafe { source.copy_out(ring.slot_data(self.next), slot.len) };
         } else {
             let mut done = 0;
@@ -156,7 +156,7 @@ impl Receiver {
     #[inline]
     pub(in crate::soft) fn copy(&self, ring: &Ring, slot: &Slot, target: &mut Cursor<'_>) {
         if slot.in_slot() {
-            // SAFETY: `len <= 40` bytes of the slot; the cursor's slices have room for the message
+            // SAFETY: `len` is at most `IN_SLOT`; the cursor's slices have room for the message
             // (checked by the caller against its total).
             unsafe { target.copy_in(ring.slot_data(self.next), slot.len) };
             return;
@@ -178,6 +178,12 @@ impl Receiver {
             self.head += lines(slot.len);
         }
         self.next += 1;
+    }
+
+    /// Something was consumed and not yet given back.
+    #[inline]
+    pub(in crate::soft) fn owes_any(&self) -> bool {
+        self.shown != self.next
     }
 
     /// What was consumed and not yet given back is worth a store to the shared line.
