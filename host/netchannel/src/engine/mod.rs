@@ -93,6 +93,10 @@ pub(crate) struct Engine<C: Context> {
 /// A gap between two polls after which completion times say nothing about the network.
 const POLL_GAP: Duration = Duration::from_micros(50);
 
+/// A session that has moved is looked after in the next pass that finds nothing to do, so that a
+/// message need not wait for it; where there is no such pass, after this time.
+const UNSETTLED: Duration = Duration::from_millis(1);
+
 /// Descriptors to sleep on.
 pub(crate) const EVENT_FDS: usize = 3;
 
@@ -158,18 +162,23 @@ impl<C: Context> Drive for Engine<C> {
         let mut moved = submitted || received;
         // In turn, since they share the port.
         self.turn = self.turn.wrapping_add(1);
-        let (turn, count) = (self.turn, self.sessions.len());
-        for slot in (0..count).map(|slot| slot.wrapping_add(turn) % count) {
-            let due = self.sessions[slot].as_ref().is_some_and(|s| s.attention || s.timer <= now);
-            if due {
+        let count = self.sessions.len();
+        let first = if count > 1 { self.turn % count } else { 0 };
+        for slot in (first..count).chain(0..first) {
+            let Some(session) = &self.sessions[slot] else { continue };
+            let timed = session.timer <= now;
+            if timed || session.attention {
                 moved |= self.run_session(now, slot as u32);
+            }
+            if timed {
+                self.look_after_session(now, slot);
             }
         }
         if let Err(error) = self.group.repost() {
             self.fail_all(&error.into());
         }
         if !moved {
-            self.acknowledge_at_leisure(now);
+            self.on_leisure(now);
         }
         moved
     }
@@ -261,10 +270,17 @@ impl<C: Context> Engine<C> {
         if !session.belongs_to(id, application) {
             return;
         }
-        session.attention = true;
         match doorbell.what {
-            What::Written => session.on_written(now, id, &mut self.tenants),
-            What::Consumed => session.on_consumed(now, id),
+            What::Written => {
+                session.on_written(now, id, &mut self.tenants);
+                session.attention = true;
+            }
+            What::Consumed => {
+                session.on_consumed(now, id);
+                // Small reads make no news as a rule: the peer has credit left.
+                session.attention |= session.streams.has_news();
+                session.unsettled = true;
+            }
         }
     }
 
@@ -273,6 +289,7 @@ impl<C: Context> Engine<C> {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
         if session.is_over() {
             session.attention = false;
+            session.unsettled = false;
             session.timer = Timestamp::MAX;
             return self.bury(slot);
         }
@@ -283,15 +300,31 @@ impl<C: Context> Engine<C> {
         let sent = self.transmit(now, slot);
         let acknowledged = self.acknowledge(now, slot, false);
         self.publish(slot);
-        self.give_up_memory(now, slot);
         if let Some(Some(session)) = self.sessions.get_mut(slot as usize) {
             // What could not go now is tried again; the rest waits for an event or a timer.
             session.attention = session.streams.owing() > 0
                 || !session.scheduler.is_idle()
                 || session.failover.is_draining();
+            session.unsettled = true;
+            session.timer = session.timer.min(now + UNSETTLED);
         }
-        self.set_timer(slot as usize);
         sent || acknowledged
+    }
+
+    /// For a pass that found nothing to do: what nobody waits for.
+    fn on_leisure(&mut self, now: Timestamp) {
+        self.acknowledge_at_leisure(now);
+        for slot in 0..self.sessions.len() {
+            if self.sessions[slot].as_ref().is_some_and(|session| session.unsettled) {
+                self.look_after_session(now, slot);
+            }
+        }
+    }
+
+    /// What need not be done whenever a session moved.
+    fn look_after_session(&mut self, now: Timestamp, slot: usize) {
+        self.give_up_memory(now, slot as u32);
+        self.set_timer(slot);
     }
 
     fn set_timer(&mut self, slot: usize) {
@@ -300,6 +333,7 @@ impl<C: Context> Engine<C> {
         if let Some(Some(session)) = self.sessions.get_mut(slot) {
             let own = session.next_timeout(now, &self.group, outage);
             session.timer = [own, memory].into_iter().flatten().min().unwrap_or(Timestamp::MAX);
+            session.unsettled = false;
         }
     }
 

@@ -129,6 +129,8 @@ pub(crate) struct Session<C: Context> {
     pub(crate) attention: bool,
     /// When the session wants a pass at the latest.
     pub(crate) timer: Timestamp,
+    /// It has moved since `timer` was set and since its spare memory was looked at.
+    pub(crate) unsettled: bool,
     /// Stream bytes per Channel: confirmed by the peer, and received.
     pub(crate) payload: Vec<Payload>,
     /// Messages per Channel (and whether they elicit an acknowledgement) that must not be
@@ -162,6 +164,7 @@ impl<C: Context> Session<C> {
         Self {
             attention: true,
             timer: Timestamp::MAX,
+            unsettled: false,
             payload,
             held,
             holding: ChannelSet::default(),

@@ -73,6 +73,11 @@ impl Accounts {
         self.0[index.0 as usize].application
     }
 
+    /// Whether a stream of any application waits for room.
+    pub(super) fn any_starved(&self) -> bool {
+        self.0.iter().any(|account| !account.starved.is_empty())
+    }
+
     pub(super) fn get(&mut self, index: AccountIndex) -> &mut Account {
         &mut self.0[index.0 as usize]
     }

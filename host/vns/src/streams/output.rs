@@ -63,6 +63,14 @@ impl Streams {
         self.queues.due.len()
     }
 
+    /// Whether there is anything to send but stream bytes, to show to applications, or to look for room
+    /// for.
+    pub fn has_news(&self) -> bool {
+        let queues = &self.queues;
+        !(queues.due.is_empty() && queues.touched.is_empty() && queues.closed.is_empty())
+            || self.accounts.any_starved()
+    }
+
     /// Whether a refusal waits that must go through `via`.
     pub fn has_refusals(&self, via: ChannelId) -> bool {
         self.queues.has_refusals(via)

@@ -278,6 +278,13 @@ impl Host {
             app.read += bytes;
             let upto = StreamOffset::new(app.read);
             assert!(self.streams.consume(now, StreamId(id), upto));
+            if !self.streams.has_news() {
+                // The engine does not ask then.
+                assert!(self.streams.poll_control().is_none(), "stream {id} read up to {upto}");
+                assert!(
+                    self.streams.poll_touched().is_none() && self.streams.poll_closed().is_none()
+                );
+            }
         }
     }
 
