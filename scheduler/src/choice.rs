@@ -43,6 +43,9 @@ impl Choice {
     /// The position of a Channel for some of the bytes and how many, if one takes any.
     #[inline(always)]
     pub(crate) fn choose(&mut self, lanes: &[Lane], wish: Wish<'_>) -> Option<(usize, u64)> {
+        if let [only] = lanes {
+            return taken(0, wish.fits(only));
+        }
         if self.policy == Policy::LeastDelay && lanes.len() > 1 {
             self.choices = self.choices.wrapping_add(1);
             let alone = wish.bytes > COMPANY_BYTES || self.choices.is_multiple_of(ALONE_EVERY);

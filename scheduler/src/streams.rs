@@ -179,11 +179,15 @@ impl Streams {
     }
 
     pub(crate) fn pin(&mut self, key: StreamKey, channel: Option<ChannelId>) {
-        let at = match self.index.place(key) {
+        let at = match self.place(key) {
             Some(at) => at,
             None if channel.is_none() => return,
             None => self.insert(key, Claim::default()),
         };
+        if self.table[at as usize].pinned == channel {
+            // It keeps its place in its ring.
+            return;
+        }
         self.leave(at);
         self.table[at as usize].pinned = channel;
         self.enter(at);
