@@ -93,8 +93,8 @@ pub(crate) struct Engine<C: Context> {
 /// A gap between two polls after which completion times say nothing about the network.
 const POLL_GAP: Duration = Duration::from_micros(50);
 
-/// A session that has moved is looked after in the next pass that finds nothing to do, so that a
-/// message need not wait for it; where there is no such pass, after this time.
+/// A session that has moved is settled in the next pass that finds nothing for it, so that no message
+/// waits for that; where there is no such pass, after this time.
 const UNSETTLED: Duration = Duration::from_millis(1);
 
 /// Descriptors to sleep on.
@@ -166,12 +166,16 @@ impl<C: Context> Drive for Engine<C> {
         let first = if count > 1 { self.turn % count } else { 0 };
         for slot in (first..count).chain(0..first) {
             let Some(session) = &self.sessions[slot] else { continue };
-            let timed = session.timer <= now;
-            if timed || session.attention {
+            let (attention, timed) = (session.attention, session.timer <= now);
+            let unsettled = session.unsettled;
+            if timed {
+                self.on_timer(now, slot as u32);
+            }
+            if timed || attention {
                 moved |= self.run_session(now, slot as u32);
             }
-            if timed {
-                self.look_after_session(now, slot);
+            if timed || (unsettled && !attention) {
+                self.settle_session(now, slot);
             }
         }
         if let Err(error) = self.group.repost() {
@@ -293,9 +297,7 @@ impl<C: Context> Engine<C> {
             session.timer = Timestamp::MAX;
             return self.bury(slot);
         }
-        session.on_timeout(now, &mut self.tenants);
         self.finish_drains(now, slot);
-        self.look_after_paths(now, slot);
         self.take_incoming(slot);
         let sent = self.transmit(now, slot);
         let acknowledged = self.acknowledge(now, slot, false);
@@ -316,13 +318,22 @@ impl<C: Context> Engine<C> {
         self.acknowledge_at_leisure(now);
         for slot in 0..self.sessions.len() {
             if self.sessions[slot].as_ref().is_some_and(|session| session.unsettled) {
-                self.look_after_session(now, slot);
+                self.settle_session(now, slot);
             }
         }
     }
 
-    /// What need not be done whenever a session moved.
-    fn look_after_session(&mut self, now: Timestamp, slot: usize) {
+    /// The time has come for something in a session.
+    fn on_timer(&mut self, now: Timestamp, slot: u32) {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        if !session.is_over() {
+            session.on_timeout(now, &mut self.tenants);
+            self.look_after_paths(now, slot);
+        }
+    }
+
+    /// What need not be done whenever a session moves.
+    fn settle_session(&mut self, now: Timestamp, slot: usize) {
         self.give_up_memory(now, slot as u32);
         self.set_timer(slot);
     }
