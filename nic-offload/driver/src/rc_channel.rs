@@ -23,6 +23,9 @@ const SIGNAL_EVERY: u32 = 16;
 /// And as soon as this many bytes would go unreported: bytes outstanding decide what may follow.
 const SIGNAL_BYTES: u64 = 4_096;
 
+/// Lists begin with room for this many, about what is in flight, so that they do not grow later.
+const INITIAL_ROOM: usize = 64;
+
 /// Where bulk bytes come from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
@@ -70,15 +73,17 @@ pub struct RcChannel<C: Context, T> {
     pub(crate) queue_pair: Option<C::QueuePair>,
     pub(crate) progress: Progress,
     id: ChannelId,
-    state: Channel<Vec<T>>,
+    /// Messages carry so many of `carried`.
+    state: Channel<u32>,
     slots: C::MemoryRegion,
     slot_bytes: u32,
     send_slots: u16,
     free_slots: Vec<u16>,
     draft: MessageDraft,
     draft_slot: Option<u16>,
-    carried: Vec<T>,
-    spare: Vec<Vec<T>>,
+    /// What was sent and not polled as confirmed, oldest first, and what the draft carries.
+    carried: VecDeque<T>,
+    drafted: u32,
     writes: Vec<SendRequest>,
     write_bytes: u64,
     in_flight: VecDeque<InFlight>,
@@ -116,11 +121,11 @@ impl<C: Context, T> RcChannel<C, T> {
             free_slots: (0..count as u16).rev().collect(),
             draft: MessageDraft::new(),
             draft_slot: None,
-            carried: Vec::new(),
-            spare: Vec::new(),
-            writes: Vec::new(),
+            carried: VecDeque::with_capacity(INITIAL_ROOM),
+            drafted: 0,
+            writes: Vec::with_capacity(INITIAL_ROOM),
             write_bytes: 0,
-            in_flight: VecDeque::new(),
+            in_flight: VecDeque::with_capacity(INITIAL_ROOM),
             queued: 0,
             depth: config.send_depth,
             unsignaled: 0,
@@ -136,12 +141,12 @@ impl<C: Context, T> RcChannel<C, T> {
     }
 
     /// The pure state.
-    pub fn state(&self) -> &Channel<Vec<T>> {
+    pub fn state(&self) -> &Channel<u32> {
         &self.state
     }
 
     /// The pure state, for its inputs.
-    pub fn state_mut(&mut self) -> &mut Channel<Vec<T>> {
+    pub fn state_mut(&mut self) -> &mut Channel<u32> {
         &mut self.state
     }
 
@@ -345,7 +350,8 @@ impl<C: Context, T> RcChannel<C, T> {
 
     /// Notes what the draft carries.
     pub fn carry(&mut self, item: T) {
-        self.carried.push(item);
+        self.carried.push_back(item);
+        self.drafted += 1;
     }
 
     /// Posts the draft, if there is one. True if something left.
@@ -378,7 +384,7 @@ impl<C: Context, T> RcChannel<C, T> {
 
     fn post(&mut self, now: Timestamp, kind: Kind) -> Result<(), DriverError> {
         let Some(slot) = self.draft_slot.take() else { return Ok(()) };
-        let carried = std::mem::replace(&mut self.carried, self.spare.pop().unwrap_or_default());
+        let carried = std::mem::take(&mut self.drafted);
         let frames = self.draft.len().saturating_sub(MessageDraft::new().len()) as u64;
         let header = self.state.on_transmit(now, self.write_bytes + frames, carried, kind);
         let buffer = Self::slot_bytes_mut(&mut self.slots, slot, self.slot_bytes);
@@ -467,29 +473,36 @@ impl<C: Context, T> RcChannel<C, T> {
         !self.in_flight.is_empty()
     }
 
-    /// The next message that the peer confirmed. Hand the vector back to
-    /// [`recycle`](Self::recycle).
-    pub fn poll_confirmed(&mut self) -> Option<Vec<T>> {
-        self.state.poll_confirmed()
-    }
-
-    /// Takes back the vector of a confirmed message, so that the steady state allocates nothing.
-    pub fn recycle(&mut self, mut carried: Vec<T>) {
-        carried.clear();
-        if carried.capacity() > 0 && self.spare.len() < 64 {
-            self.spare.push(carried);
+    /// Hands over what the messages carried that the peer confirmed since the last time, oldest first, in
+    /// one or two pieces. Returns how many messages they were.
+    #[inline]
+    pub fn poll_confirmed(&mut self, mut each: impl FnMut(&[T])) -> usize {
+        let (mut messages, mut items) = (0, 0);
+        while let Some(carried) = self.state.poll_confirmed() {
+            messages += 1;
+            items += carried as usize;
         }
+        if items > 0 {
+            let (front, back) = self.carried.as_slices();
+            let at = items.min(front.len());
+            each(&front[..at]);
+            if items > at {
+                each(&back[..items - at]);
+            }
+            self.carried.drain(..items);
+        }
+        messages
     }
 
     /// What was drafted or sent and is not polled as confirmed.
     pub fn unpolled(&self) -> impl Iterator<Item = &T> {
-        self.state.unpolled().flatten().chain(&self.carried)
+        self.carried.iter()
     }
 
     /// The Channel is dead: everything unconfirmed and the draft come back.
     pub fn fail(&mut self) -> Vec<T> {
-        let mut lost: Vec<T> = self.state.fail().flatten().collect();
-        lost.append(&mut self.carried);
+        let lost = self.state.fail().sum::<u32>() + std::mem::take(&mut self.drafted);
+        let lost = self.carried.split_off(self.carried.len() - lost as usize).into();
         self.draft = MessageDraft::new();
         self.writes.clear();
         self.write_bytes = 0;

@@ -243,10 +243,7 @@ impl<C: Context> Engine<C> {
         if let Err(error) = channel.state_mut().on_report(received) {
             return self.reject(slot, &format!("Channel {number}: {error}"));
         }
-        while let Some(carried) = channel.poll_confirmed() {
-            session.confirm(number, &carried);
-            channel.recycle(carried);
-        }
+        channel.poll_confirmed(|carried| session.confirm(number, carried));
         let mut bytes = 0;
         for item in channel.fail() {
             if let Carried::Chunk { range, .. } = item {

@@ -80,10 +80,9 @@ impl<C: Context> Engine<C> {
                     held.push(elicits_ack);
                     session.holding.insert(usize::from(number));
                 }
-                while let Some(carried) = channel.poll_confirmed() {
-                    session.confirm(usize::from(number), &carried);
-                    session.failover.on_proved(usize::from(number));
-                    channel.recycle(carried);
+                let number = usize::from(number);
+                if channel.poll_confirmed(|carried| session.confirm(number, carried)) > 0 {
+                    session.failover.on_proved(number);
                 }
                 Ok(())
             });
