@@ -81,10 +81,10 @@ pub struct Keepalive {
     ///
     /// When a path is back, streams whose queue pairs lived go on with the device's next attempt (one
     /// timeout of it). Those whose queue pairs died wait for the control connection: TCP tries seven
-    /// times at an even pace (about 200 ms), then at doubling ones, so at most about as long again
-    /// as the outage took; then one round of messages replaces the Channels. A queue pair that
-    /// carries nothing although the control connection works is replaced after two timeouts of the
-    /// device and a second.
+    /// times at an even pace (about 200 ms), then at doubling ones, of 1 s at most from Linux 6.15
+    /// on, before that so that it takes at most about as long again as the outage; then one round of
+    /// messages replaces the Channels. A queue pair that carries nothing although the control
+    /// connection works is replaced after two timeouts of the device and a second.
     pub outage: Duration,
 }
 

@@ -81,7 +81,7 @@ pub(super) fn answer(
     socket: TcpStream,
     peer: SocketAddr,
 ) -> Result<Link, Error> {
-    sockets::retry_steadily(&socket);
+    sockets::retry_steadily(&socket, inner.config.keepalive.outage);
     socket
         .set_nonblocking(true)
         .and_then(|()| socket.set_nodelay(true))
@@ -133,7 +133,7 @@ impl Link {
 
     pub(super) fn run(&mut self, inner: &RuntimeInner) -> Result<(), Error> {
         if let Stage::Dialing { deadline } = self.stage {
-            self.dialing(deadline)?;
+            self.dialing(inner, deadline)?;
             if matches!(self.stage, Stage::Dialing { .. }) {
                 return Ok(());
             }
@@ -163,14 +163,14 @@ impl Link {
         Ok(())
     }
 
-    fn dialing(&mut self, deadline: Timestamp) -> Result<(), Error> {
+    fn dialing(&mut self, inner: &RuntimeInner, deadline: Timestamp) -> Result<(), Error> {
         if let Ok(Some(error)) = self.socket.take_error() {
             return Err(connect_error(self.peer, &error));
         }
         match self.socket.peer_addr() {
             Ok(_) => {
                 let _ = self.socket.set_nodelay(true);
-                sockets::retry_steadily(&self.socket);
+                sockets::retry_steadily(&self.socket, inner.config.keepalive.outage);
                 self.stage = Stage::Handshake;
                 Ok(())
             }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use netchannel_verbs::device::{DeviceAttributes, LinkLayer};
 use netchannel_wire::control::Path;
@@ -46,7 +47,6 @@ pub(super) fn path(socket: &impl AsRawFd) -> Path {
         /// Bytes that could not be sent yet.
         unsent: u32,
     }
-    const IPPROTO_TCP: i32 = 6;
     const TCP_INFO: i32 = 11;
     unsafe extern "C" {
         fn getsockopt(
@@ -73,15 +73,33 @@ pub(super) fn path(socket: &impl AsRawFd) -> Path {
     }
 }
 
-/// Makes TCP try again at a constant pace at first: a control connection is a thin stream, and its
-/// next segment after an outage is what the Channels wait for.
-pub(super) fn retry_steadily(socket: &impl AsRawFd) {
-    const IPPROTO_TCP: i32 = 6;
-    const TCP_THIN_LINEAR_TIMEOUTS: i32 = 16;
+/// The longest pause between two attempts of TCP, and the shortest that the system takes for that.
+const LONGEST_RETRY_MS: u32 = 1_000;
+/// TCP counts its attempts, and with short pauses would give up after some 14 s: instead it gets
+/// longer than the keepalive may wait for a path, which is once more after the path is back.
+const OUTAGES: u32 = 3;
+
+const IPPROTO_TCP: i32 = 6;
+const TCP_THIN_LINEAR_TIMEOUTS: i32 = 16;
+const TCP_USER_TIMEOUT: i32 = 18;
+/// Since Linux 6.15.
+const TCP_RTO_MAX_MS: i32 = 44;
+
+/// Makes TCP try again at a constant pace: a control connection is a thin stream, and its next
+/// segment after an outage is what the Channels wait for. Older systems do so seven times, then
+/// each pause is twice as long as the last.
+pub(super) fn retry_steadily(socket: &impl AsRawFd, outage: Duration) {
     if let Err(error) =
         set_option(socket, IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, &1i32.to_ne_bytes())
     {
         tracing::debug!(%error, "control connection without linear timeouts");
+    }
+    let give_up = u32::try_from(outage.saturating_mul(OUTAGES).as_millis()).unwrap_or(u32::MAX);
+    let give_up = give_up.min(i32::MAX as u32).to_ne_bytes();
+    let bounded = set_option(socket, IPPROTO_TCP, TCP_RTO_MAX_MS, &LONGEST_RETRY_MS.to_ne_bytes())
+        .and_then(|()| set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &give_up));
+    if let Err(error) = bounded {
+        tracing::debug!(%error, "control connection whose retries slow down");
     }
 }
 
@@ -126,4 +144,42 @@ fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: &[u8]) -> io:
         setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as u32)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(socket: &impl AsRawFd, name: i32) -> io::Result<u32> {
+        unsafe extern "C" {
+            fn getsockopt(
+                socket: i32,
+                level: i32,
+                name: i32,
+                value: *mut std::ffi::c_void,
+                len: *mut u32,
+            ) -> i32;
+        }
+        let (mut value, mut len) = (0u32, size_of::<u32>() as u32);
+        // SAFETY: `value` is valid for writes of `len` bytes; the call keeps nothing.
+        let result = unsafe {
+            let to = (&raw mut value).cast();
+            getsockopt(socket.as_raw_fd(), IPPROTO_TCP, name, to, &mut len)
+        };
+        if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    }
+
+    #[test]
+    fn retries_keep_their_pace_for_as_long_as_an_outage_may_last() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bounds = |socket: &TcpListener| {
+            (option(socket, TCP_RTO_MAX_MS).ok(), option(socket, TCP_USER_TIMEOUT).unwrap())
+        };
+        let before = bounds(&listener);
+        retry_steadily(&listener, Duration::from_secs(10));
+        assert_eq!(option(&listener, TCP_THIN_LINEAR_TIMEOUTS).unwrap(), 1);
+        // Neither without the other: short pauses alone would end the connection early.
+        let expected = before.0.map_or(before, |_| (Some(LONGEST_RETRY_MS), 30_000));
+        assert_eq!(bounds(&listener), expected);
+    }
 }
