@@ -22,10 +22,8 @@ pub struct SchedulerConfig {
     /// lower the measured rate, which would lower the assignments. It is also what a Channel may
     /// hold beyond the target delay.
     pub min_chunk: u64,
-    /// Fewer bytes of a throughput stream than this wait for more while every Channel that may serve
-    /// it has at least a quarter as many outstanding: small writes then travel in few messages where
-    /// messages cost much. A Channel with less to do takes them at once, so nothing waits for a
-    /// timer. Zero is never.
+    /// While the Channels are busy, fewer bytes than this wait for more; see [`gather`](crate::gather).
+    /// Zero is never.
     pub gather: u64,
     /// Most bytes outstanding on a Channel of unknown rate with a target delay. Its first
     /// completion makes the rate known; until then a very slow Channel may hold this much.

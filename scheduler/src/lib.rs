@@ -9,6 +9,7 @@
 //! - [`policy`], [`config`]: which Channel; sizes and bounds.
 //! - [`streams`]: ready streams of a class in turn by bytes (deficit round robin).
 //! - [`room`]: how much a Channel may take before work waits in its stream.
+//! - [`gather`]: small pieces wait while the Channels are busy.
 //! - [`choice`]: which of several Channels with room.
 //! - [`quota`]: latency first, within limits.
 //! - [`budget`]: how many bytes may stand in front of a latency message at a port.
@@ -20,6 +21,7 @@ pub mod budget;
 pub mod choice;
 pub mod config;
 pub mod cores;
+pub mod gather;
 pub mod index;
 pub mod policy;
 pub mod quota;

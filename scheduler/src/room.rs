@@ -31,7 +31,6 @@ fn fraction(target: Duration) -> u64 {
 pub(crate) struct Bounds {
     chunk: u64,
     min_chunk: u64,
-    gather: u64,
     explore: u64,
     /// Bytes outstanding per bit per second, as a fraction of 2^64; `None`: not bounded.
     target: Option<u64>,
@@ -53,7 +52,6 @@ impl Bounds {
         Self {
             chunk,
             min_chunk: config.min_chunk.clamp(1, chunk),
-            gather: config.gather.min(chunk),
             explore: config.explore,
             target: target.map(fraction),
         }
@@ -85,21 +83,9 @@ impl Bounds {
         if view.window_left < want && !is_worth_the_window(view, room) {
             return 0;
         }
-        if self.gather > 0 && !self.is_worth_a_message(view, class, want, room) {
-            return 0;
-        }
         // An idle Channel has room for two grains at least, so it is never full.
         let full = view.outstanding.saturating_add(want) > room.limit;
         select_unpredictable(full, 0, want.min(view.window_left))
-    }
-
-    /// Nagle's algorithm (RFC 896), by how busy the Channel is instead of by acknowledgements.
-    #[inline(never)]
-    fn is_worth_a_message(&self, view: &ChannelView, class: Class, want: u64, room: Room) -> bool {
-        class == Class::Latency
-            || view.outstanding == 0
-            || want >= self.gather.min(room.grain)
-            || view.outstanding < self.gather / 4
     }
 }
 
@@ -219,21 +205,6 @@ mod tests {
         assert!(!takes(view(1, 27_499, 80), 1 << 30));
         assert!(takes(view(1, 27_500, 80), 1 << 30));
         assert!(takes(view(1, 100, 80), 100));
-    }
-
-    #[test]
-    fn small_pieces_gather_while_the_channel_is_busy() {
-        let bounds =
-            Bounds::new(&SchedulerConfig { gather: 40_000, target_delay: None, ..config() });
-        let takes = |outstanding, class, backlog| {
-            let lane = Lane::new(view(outstanding, u64::MAX, 80), &bounds);
-            bounds.takes(&lane, class, backlog) > 0
-        };
-        assert!(takes(0, Class::Throughput, 1), "nothing waits for an idle queue");
-        assert!(takes(9_999, Class::Throughput, 1), "nor for one that is nearly so");
-        assert!(!takes(10_000, Class::Throughput, 39_999));
-        assert!(takes(10_000, Class::Throughput, 40_000), "many bytes wait for nothing");
-        assert!(takes(1 << 20, Class::Latency, 1), "latency streams never wait");
     }
 
     #[test]

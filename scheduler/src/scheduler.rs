@@ -4,6 +4,7 @@ use netchannel_units::{Claim, Class};
 
 use crate::choice::Choice;
 use crate::config::SchedulerConfig;
+use crate::gather::Gather;
 use crate::policy::Policy;
 use crate::quota::Quota;
 use crate::random::mix;
@@ -32,6 +33,7 @@ pub struct Scheduler {
     policy: Policy,
     seed: u64,
     bounds: Bounds,
+    gather: Gather,
     quota: Quota,
     choice: Choice,
     streams: Streams,
@@ -59,6 +61,7 @@ impl Scheduler {
             policy: config.policy,
             seed: config.seed,
             bounds: Bounds::new(&config),
+            gather: Gather::new(config.gather),
             quota: Quota::new(config.throughput_share, config.chunk),
             choice: Choice::new(config.policy, config.seed),
             streams: Streams::new(config.chunk),
@@ -153,6 +156,9 @@ impl Scheduler {
     /// The next assignment of one class.
     #[inline(always)]
     fn next_of(&mut self, class: Class, waiting: bool) -> Option<Assignment> {
+        if class == Class::Throughput && self.gather.holds(&self.streams, &self.lanes) {
+            return None;
+        }
         let candidate = self.candidate(class)?;
         let bytes = candidate.bytes;
         let (stream, left) = self.streams.serve(candidate.at, bytes);

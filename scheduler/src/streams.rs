@@ -212,6 +212,27 @@ impl Streams {
         self.head(&self.queues[class as usize].any)
     }
 
+    /// Whether the streams that any Channel may serve, of which at most `most` are looked at, have
+    /// this many bytes together; also if there are more streams, or others.
+    pub(crate) fn have(&self, class: Class, bytes: u64, most: usize) -> bool {
+        let queue = &self.queues[class as usize];
+        if queue.ready_bound > 0 || queue.ready > most {
+            return true;
+        }
+        let mut sum = 0u64;
+        for ring in queue.any.rings.iter().filter(|ring| ring.head != NOBODY) {
+            let mut at = ring.head;
+            while let Some(stream) = self.table.get(at as usize) {
+                sum = sum.saturating_add(stream.backlog);
+                if sum >= bytes {
+                    return true;
+                }
+                at = stream.next;
+            }
+        }
+        false
+    }
+
     /// Whether [`Self::bound_head`] may find something.
     #[inline]
     pub(crate) fn has_bound(&self, class: Class) -> bool {

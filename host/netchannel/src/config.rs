@@ -155,9 +155,9 @@ pub struct Config {
     pub latency_path: PathClass,
     /// Network priority of throughput Channels.
     pub throughput_path: PathClass,
-    /// Fewer bytes of a throughput stream than this wait for more while all its Channels are busy, so
-    /// that small writes travel in few messages; 0 is never, and `None` chooses by device: half a
-    /// chunk, but never where a message costs less than a wait (the NIC in memory).
+    /// While the Channels are busy, fewer bytes than this wait for more, so that small writes travel in
+    /// few messages; streams of class `latency` never wait. 0 is never, and `None` chooses by device:
+    /// half a chunk, but never where a message costs less than a wait (the NIC in memory).
     pub gather: Option<usize>,
     /// Most bytes of receive windows per session, over all its groups and applications. Each group may
     /// have 2 MiB for each application in any case.

@@ -85,7 +85,7 @@ impl Host {
             window_log2: 20,
             eager_chunk: 4096,
             bulk_min: 2048,
-            gather: 8192,
+            credits_per_window: 4,
         });
         Self { streams, now: Timestamp::ZERO, slabs: 0, carried: Vec::new(), frames: 0 }
     }

@@ -47,7 +47,7 @@
 //!     window_log2: 21,
 //!     eager_chunk: 4_096,
 //!     bulk_min: 4_096,
-//!     gather: 0,
+//!     credits_per_window: 4,
 //! };
 //! let (now, via) = (Timestamp::ZERO, ChannelId(0));
 //! let mut client = Streams::new(config(Role::Client));
@@ -71,7 +71,7 @@
 //! let bytes = b"hello";
 //! let data = Frame::Data { stream: id, offset: chunk.range.start, backlog: 0, bytes };
 //! let carried = sending.on_sent(&chunk);
-//! assert_eq!(sending.due(), 0);
+//! assert_eq!(sending.sendable(), 0);
 //! assert_eq!(server.on_frame(now, via, &data)?, Placement::Copy { out_of_order: false });
 //! assert_eq!(server.pieces()[0].len, 5); // the engine copies them into the window
 //! assert_eq!(server.receive_half(id).unwrap().received(), StreamOffset::new(5));

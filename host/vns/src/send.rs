@@ -226,22 +226,6 @@ impl SendHalf {
         new + again
     }
 
-    /// Bytes that are worth a message now: less than `gather` waits while the application may add to
-    /// it and the peer has yet to confirm a good part of what it was sent (Nagle's algorithm,
-    /// RFC 896). What the peer's limit cuts off, or what is sent again, waits for nothing.
-    #[inline]
-    pub fn due(&self, gather: u64) -> u64 {
-        let sendable = self.sendable();
-        if sendable >= gather || !self.waits_for_company(sendable, gather) { sendable } else { 0 }
-    }
-
-    fn waits_for_company(&self, sendable: u64, gather: u64) -> bool {
-        self.state == SendState::Open
-            && self.resend.is_empty()
-            && sendable == self.tail.saturating_since(self.sent)
-            && self.sent.saturating_since(self.confirmed) >= gather / 4
-    }
-
     /// Bytes that wait, whether or not the peer takes them yet.
     #[inline]
     pub fn backlog(&self) -> u64 {

@@ -22,7 +22,8 @@ fn grant(id: u32) -> Grant {
 }
 
 const CHUNKS: ChunkLimits = ChunkLimits { bytes: 1 << 16, eager: 4096, bulk_min: 4096 };
-const LIMITS: ReceiveLimits = ReceiveLimits { eager: 65_536, window_log2: 21 };
+const LIMITS: ReceiveLimits =
+    ReceiveLimits { eager: 65_536, window_log2: 21, credits_per_window: 4 };
 
 fn pool() -> WindowPool {
     let mut pool = WindowPool::default();

@@ -17,7 +17,7 @@ const SHAPE: Shape = Shape {
     max_slabs: 16,
     eager_credit: 16_384,
     window_log2: 18,
-    gather: 65_536,
+    credits_per_window: 4,
 };
 const LOAD: Load = Load { steps: 3_000, streams: 6, write_log2: 17, unruly: 0, deaths: 0 };
 
@@ -225,7 +225,7 @@ fn windows_grow_while_paths_fail() {
 fn every_trouble_at_once() {
     for seed in seeds(60) {
         let shape = Shape {
-            gather: 0,
+            credits_per_window: 1 + seed % 4,
             channels: 2 + (seed % 4) as u16,
             slabs_at_start: (seed % 2) as usize,
             max_slabs: 1 + (seed % 3) as usize * 2,

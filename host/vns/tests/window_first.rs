@@ -19,7 +19,7 @@ fn config(role: Role) -> StreamsConfig {
         window_log2: 20,
         eager_chunk: 8_000,
         bulk_min: 1_024,
-        gather: 0,
+        credits_per_window: 4,
     }
 }
 

@@ -22,7 +22,7 @@ fn receiver() -> Streams {
         window_log2: 20,
         eager_chunk: 8_000,
         bulk_min: 1_024,
-        gather: 0,
+        credits_per_window: 4,
     });
     streams.add_slab(ApplicationId::LOCAL, SlabId(0));
     let limit = StreamOffset::new(EAGER);

@@ -27,6 +27,19 @@ impl fmt::Display for Provider {
     }
 }
 
+/// What moves the bytes of a posted request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mover {
+    /// A NIC, while the poster does something else.
+    Nic,
+    /// The kernel in the place of a NIC (rxe), mostly within the call that posts. When that returns most
+    /// bytes have left, so a completion says little about how busy the path is, and the port's nominal
+    /// rate is that of the interface, not of the processor that sends.
+    Kernel,
+    /// The posting core itself.
+    Poster,
+}
+
 /// What a device is and can do. Every figure comes from the query named with it.
 #[derive(Clone, Debug)]
 pub struct DeviceAttributes {
@@ -52,6 +65,8 @@ pub struct DeviceAttributes {
     pub max_message: u32,
     /// Inline bytes that a queue pair got when probed; `u32::MAX` where posting moves the bytes.
     pub max_inline: u32,
+    /// Who does what was posted.
+    pub mover: Mover,
     /// Optional abilities.
     pub capabilities: Capabilities,
     /// Rate limit per reliable connection (`ibv_query_device_ex: packet_pacing_caps`).
@@ -68,7 +83,12 @@ impl DeviceAttributes {
     /// Whether the posting core itself moves the bytes of an inline request of any size, so that
     /// they may come straight out of an application's buffer, without registration.
     pub fn moves_bytes_while_posting(&self) -> bool {
-        self.max_inline == u32::MAX
+        self.mover == Mover::Poster
+    }
+
+    /// Whether the kernel plays the NIC: packets, messages and wake-ups cost a processor's time.
+    pub fn is_played_by_kernel(&self) -> bool {
+        self.mover == Mover::Kernel
     }
 }
 

@@ -46,7 +46,7 @@ pub mod work;
 pub use completion::CompletionQueue;
 pub use context::Context;
 pub use datagram::{AddressHandle, AddressVector, Datagram};
-pub use device::DeviceAttributes;
+pub use device::{DeviceAttributes, Mover};
 pub use error::{Error, PostError};
 pub use grh::{Ecn, Grh};
 pub use memory::{Access, MemoryRegion, RemoteKey};

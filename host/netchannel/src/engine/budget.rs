@@ -86,8 +86,12 @@ impl<C: Context> Engine<C> {
         if self.share.own == 0 && !self.share.denied {
             return;
         }
+        let mover = self.context.attributes().mover;
         let channels = self.sessions.iter().flatten().flat_map(|session| &session.channels);
-        let own = channels.filter_map(|key| self.group.channel(*key)).map(outstanding).sum();
+        let own = channels
+            .filter_map(|key| self.group.channel(*key))
+            .map(|channel| outstanding(channel, mover))
+            .sum();
         let (class, gap) = (self.shared.class, now - self.share.looked);
         budget.change(class, self.share.own, own);
         if class == Class::Throughput {

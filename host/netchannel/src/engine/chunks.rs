@@ -61,10 +61,10 @@ impl<'a> Outlet<'a> {
         self.sending.claim()
     }
 
-    /// Bytes that are worth a message now.
+    /// Bytes that could go now.
     #[inline]
-    pub(super) fn due(&self) -> u64 {
-        self.sending.due()
+    pub(super) fn sendable(&self) -> u64 {
+        self.sending.sendable()
     }
 
     /// Sends so many bytes, as far as the Channel has room. Returns how many.

@@ -34,9 +34,6 @@ pub(super) fn group_config(class: Class) -> GroupConfig {
     }
 }
 
-/// How SoftRoCE devices describe themselves.
-pub(crate) const SOFTWARE_NIC: &str = "SoftRoCE";
-
 impl<C: Context> Engine<C> {
     pub(super) fn streams_config(&self, terms: &SessionTerms) -> StreamsConfig {
         let direct = self.context.attributes().moves_bytes_while_posting();
@@ -51,15 +48,14 @@ impl<C: Context> Engine<C> {
             // A WRITE and its announcement are two packets and two requests; the soft NIC makes
             // up for that with every copy saved, a real one only above a packet.
             bulk_min: if direct { 1_024 } else { 4_096 },
-            // Where a processor makes each packet, posting returns when the bytes are there, so
-            // that no queue ever gathers what small writes bring.
-            gather: if self.is_software() { self.largest_chunk() / 2 } else { 0 },
+            // A message of credit, its acknowledgement and the packets of both cost a processor as much
+            // as half a page of payload; elsewhere the sender is to hear early.
+            credits_per_window: if self.is_software() { 2 } else { 4 },
         }
     }
 
-    /// Whether a processor plays the NIC.
     fn is_software(&self) -> bool {
-        self.context.attributes().description.contains(SOFTWARE_NIC)
+        self.context.attributes().is_played_by_kernel()
     }
 
     /// Most bytes of a chunk, unless the port's rate asks for less.

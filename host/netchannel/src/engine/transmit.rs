@@ -4,7 +4,7 @@ use netchannel_channel::AckNeed;
 use netchannel_driver::{ChannelKey, DriverError, Group, RcChannel};
 use netchannel_scheduler::{Assignment, ChannelView};
 use netchannel_units::{ChannelId, Class, Timestamp};
-use netchannel_verbs::{Context, MemoryRegion};
+use netchannel_verbs::{Context, MemoryRegion, Mover};
 use netchannel_vns::Carried;
 use netchannel_vns::streams::Control;
 use netchannel_wire::{Frame, StreamId};
@@ -101,7 +101,8 @@ impl<C: Context> Engine<C> {
         if session.scheduler.is_idle() {
             return false;
         }
-        session.scheduler.look(views(&session.channels, group));
+        let mover = context.attributes().mover;
+        session.scheduler.look(views(&session.channels, group, mover));
         let direct = context.attributes().moves_bytes_while_posting();
         let sink = Sink { now, direct, most: message_bytes(shared), counters: &shared.counters };
         let mut pass = Pass { group, tenants, port: share.at_port(shared), sink, any: false };
@@ -239,9 +240,9 @@ impl<C: Context> Pass<'_, C> {
             if sent < bytes || !usable {
                 scheduler.on_refused(id, bytes - sent, usable);
             }
-            let due = outlet.due();
-            if due != left {
-                scheduler.on_backlog(assignment.stream, outlet.claim(), due);
+            let sendable = outlet.sendable();
+            if sendable != left {
+                scheduler.on_backlog(assignment.stream, outlet.claim(), sendable);
             }
             if sent > 0 {
                 self.any = true;
@@ -256,28 +257,33 @@ impl<C: Context> Pass<'_, C> {
 /// Bytes that were posted and have not left as far as this side knows. What the peer confirmed has
 /// left, whether or not it was signalled: without this the last small messages would look
 /// outstanding for ever, and a window smaller than a chunk closed.
-pub(super) fn outstanding<C: Context>(channel: &RcChannel<C, Carried>) -> u64 {
+pub(super) fn outstanding<C: Context>(channel: &RcChannel<C, Carried>, mover: Mover) -> u64 {
     let state = channel.state();
     let unconfirmed = state.stats().bytes_posted - state.stats().bytes_confirmed;
-    state.outstanding().min(unconfirmed)
+    match mover {
+        // Posting returns when most of it has left: it is the peer that may be behind.
+        Mover::Kernel => unconfirmed,
+        Mover::Nic | Mover::Poster => state.outstanding().min(unconfirmed),
+    }
 }
 
 /// How a session's Channels stand. By number: a Channel that is gone leaves a gap.
 fn views<C: Context>(
     channels: &[ChannelKey],
     group: &Group<C, Carried>,
+    mover: Mover,
 ) -> impl Iterator<Item = ChannelView> {
-    channels.iter().enumerate().map(|(number, key)| {
+    channels.iter().enumerate().map(move |(number, key)| {
         let id = ChannelId(number as u16);
-        group.channel(*key).map_or_else(|| nowhere(id), |channel| view(id, channel))
+        group.channel(*key).map_or_else(|| nowhere(id), |channel| view(id, channel, mover))
     })
 }
 
-fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>) -> ChannelView {
+fn view<C: Context>(id: ChannelId, channel: &RcChannel<C, Carried>, mover: Mover) -> ChannelView {
     let state = channel.state();
     let draft = channel.draft_bytes();
-    let outstanding = outstanding(channel);
-    let gone = state.outstanding() - outstanding;
+    let outstanding = outstanding(channel, mover);
+    let gone = state.outstanding().saturating_sub(outstanding);
     ChannelView {
         id,
         usable: channel.may_draft() && channel.may_write(),

@@ -12,7 +12,6 @@ use std::time::Duration;
 use netchannel_verbs::DeviceAttributes;
 
 use crate::config::{Config, Idle};
-use crate::engine::settings::SOFTWARE_NIC;
 
 /// The most that is worth it, as KVM has it by default.
 const LONGEST: Duration = Duration::from_micros(200);
@@ -34,7 +33,7 @@ thread_local! {
 
 /// How long threads that use this device may poll at most.
 pub(crate) fn longest_spin(device: &DeviceAttributes, config: &Config) -> Duration {
-    match device.description.contains(SOFTWARE_NIC) {
+    match device.is_played_by_kernel() {
         true => config.spin_before_sleep.max(LONGEST),
         false => config.spin_before_sleep,
     }

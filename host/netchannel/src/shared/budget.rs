@@ -12,7 +12,6 @@ use netchannel_units::{Class, GroupId, Timestamp};
 use netchannel_verbs::DeviceAttributes;
 
 use crate::config::Config;
-use crate::engine::settings::SOFTWARE_NIC;
 
 /// The account of a port.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ impl PortBudget {
     /// The account of a device's port, if its rate is known and can be believed.
     pub(crate) fn new(device: &DeviceAttributes, config: &Config) -> Option<Self> {
         // The rate that it names is that of the interface, not of the processor that sends.
-        if device.description.contains(SOFTWARE_NIC) {
+        if device.is_played_by_kernel() {
             return None;
         }
         let rules = BulkBudget::new(device.port.rate, config.bulk_delay)?;

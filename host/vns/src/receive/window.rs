@@ -30,6 +30,8 @@ pub struct ReceiveLimits {
     pub eager: u64,
     /// log2 of the largest window.
     pub window_log2: u8,
+    /// New credit of a window divided by this is worth a frame.
+    pub credits_per_window: u64,
 }
 
 impl ReceiveLimits {
@@ -288,7 +290,7 @@ impl ReceiveHalf {
         }
     }
 
-    /// Whether the peer should hear of new credit: when a quarter of the window is to be had, or
+    /// Whether the peer should hear of new credit: when a good part of the window is to be had, or
     /// when it can send nothing without it.
     pub fn credit_due(&self, limits: ReceiveLimits) -> bool {
         if self.discard {
@@ -299,7 +301,7 @@ impl ReceiveHalf {
         }
         let new = self.credit_limit(limits).saturating_since(self.limit);
         let size = self.current.map_or(limits.eager, |w| w.lease.size());
-        new > 0 && (new >= size / 4 || self.received >= self.limit)
+        new > 0 && (new >= size / limits.credits_per_window.max(1) || self.received >= self.limit)
     }
 
     /// Raises the limit as far as it goes and returns it.

@@ -45,8 +45,7 @@ impl Streams {
             }
         }
         let Some(stream) = entry else { return (count, bytes) };
-        // What waited for company need not any more.
-        if again || (self.config.gather > 0 && stream.send.sendable() > 0) {
+        if again {
             self.queues.note_backlog(id, stream);
         }
         self.queues.touch(id, stream);

@@ -34,15 +34,18 @@ pub struct StreamsConfig {
     /// Fewer bytes than this go eagerly even where there is a window. At least 1 KiB: a peer that
     /// gets bulk bytes out of order in smaller pieces takes that for an attack.
     pub bulk_min: u64,
-    /// While bytes of a throughput stream are unconfirmed, fewer than this wait for company; 0: none
-    /// do. At most a quarter of the peer's window, so that waiting never leaves the path idle.
-    pub gather: u64,
+    /// How often a peer that sends steadily hears of new credit while it fills a window.
+    pub credits_per_window: u64,
 }
 
 impl StreamsConfig {
     /// What limits receiving halves.
     pub(crate) fn receive_limits(&self) -> ReceiveLimits {
-        ReceiveLimits { eager: self.eager_credit, window_log2: self.window_log2 }
+        ReceiveLimits {
+            eager: self.eager_credit,
+            window_log2: self.window_log2,
+            credits_per_window: self.credits_per_window,
+        }
     }
 }
 

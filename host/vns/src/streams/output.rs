@@ -1,10 +1,10 @@
 //! What to send, and what changed.
 
-use netchannel_units::{ChannelId, Claim, Class};
+use netchannel_units::{ChannelId, Claim};
 use netchannel_wire::{Frame, StreamId};
 
 use super::Streams;
-use super::items::{Backlog, Carried, Control, Incoming, Outgoing, StreamsConfig};
+use super::items::{Backlog, Carried, Control, Incoming, Outgoing};
 use super::queues::Due;
 use crate::send::{Chunk, ChunkLimits, Form, SendHalf};
 use crate::stream::{Opening, Owed};
@@ -181,7 +181,7 @@ impl Streams {
                 return Some(Backlog {
                     stream: id,
                     claim: stream.claim,
-                    bytes: stream.send.due(gather_of(&self.config, stream.claim.class)),
+                    bytes: stream.send.sendable(),
                     via: stream.pinned(),
                 });
             }
@@ -219,16 +219,7 @@ impl Streams {
     pub fn sending(&mut self, id: StreamId) -> Option<Sending<'_>> {
         let stream = self.table.get_mut(&id.0).filter(|s| s.may_send())?;
         let (eager, bulk_min) = (self.config.eager_chunk, self.config.bulk_min);
-        let gather = gather_of(&self.config, stream.claim.class);
-        Some(Sending { id, claim: stream.claim, half: &mut stream.send, eager, bulk_min, gather })
-    }
-}
-
-/// Latency streams wait for nothing.
-fn gather_of(config: &StreamsConfig, class: Class) -> u64 {
-    match class {
-        Class::Latency => 0,
-        Class::Throughput => config.gather,
+        Some(Sending { id, claim: stream.claim, half: &mut stream.send, eager, bulk_min })
     }
 }
 
@@ -240,7 +231,6 @@ pub struct Sending<'a> {
     half: &'a mut SendHalf,
     eager: u64,
     bulk_min: u64,
-    gather: u64,
 }
 
 impl Sending<'_> {
@@ -250,10 +240,10 @@ impl Sending<'_> {
         self.claim
     }
 
-    /// Bytes that are worth a message now.
+    /// Bytes that could go now.
     #[inline]
-    pub fn due(&self) -> u64 {
-        self.half.due(self.gather)
+    pub fn sendable(&self) -> u64 {
+        self.half.sendable()
     }
 
     /// The next bytes, at most `bytes`.

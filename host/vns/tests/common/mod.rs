@@ -14,7 +14,7 @@ pub(crate) fn config(role: Role) -> StreamsConfig {
         window_log2: 21,
         eager_chunk: 4_096,
         bulk_min: 4_096,
-        gather: 0,
+        credits_per_window: 4,
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Shape {
     pub max_slabs: usize,
     pub eager_credit: u64,
     pub window_log2: u8,
-    pub gather: u64,
+    pub credits_per_window: u64,
 }
 
 impl Model {
@@ -43,7 +43,7 @@ impl Model {
                 window_log2: shape.window_log2,
                 eager_chunk: 4096,
                 bulk_min: 2048,
-                gather: shape.gather,
+                credits_per_window: shape.credits_per_window,
             };
             let mut host = Host::new(config, shape.max_slabs);
             for _ in 0..shape.slabs_at_start {

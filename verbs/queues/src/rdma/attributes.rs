@@ -16,7 +16,7 @@ use super::endpoint::{ETHERNET, PathMtu};
 use super::port::PortFacts;
 use super::{creation, library, mlx5, port};
 use crate::device::{
-    Capabilities, DeviceAttributes, Offer, PathEntropy, Provider, RateLimit, WhyNot,
+    Capabilities, DeviceAttributes, Mover, Offer, PathEntropy, Provider, RateLimit, WhyNot,
 };
 use crate::error::Error;
 use crate::work::MAX_SLICES;
@@ -123,6 +123,10 @@ impl Answers {
             max_region: basic.max_mr_size,
             max_message: choice.port.max_message,
             max_inline: self.max_inline,
+            mover: match self.driver.rxe_parent {
+                Some(_) => Mover::Kernel,
+                None => Mover::Nic,
+            },
             capabilities: capabilities(basic, extended, self.mlx5.is_ok()),
             rate_limit: rate_limit(extended),
             path_entropy: path_entropy(choice.port.link_layer, &self.driver),

@@ -287,8 +287,8 @@ fn extended() -> ibv_device_attr_ex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::PathEntropy;
     use crate::device::mlx5::{DeviceClock, MultiPacketSend};
+    use crate::device::{Mover, PathEntropy};
 
     fn device(name: &str) -> DeviceAttributes {
         devices().into_iter().find(|(model, _)| *model == name).unwrap().1
@@ -302,6 +302,7 @@ mod tests {
             assert!(device.capabilities.completion_timestamps && device.capabilities.atomics);
             assert!(device.capabilities.on_demand_paging && device.capabilities.relaxed_ordering);
             assert_eq!(device.path_entropy, PathEntropy::FlowLabel);
+            assert_eq!(device.mover, Mover::Nic);
             assert_eq!(device.mlx5.unwrap().source_port, Ok(()));
             // All of them pace raw packets only.
             let why = device.rate_limit.unwrap_err().to_string();

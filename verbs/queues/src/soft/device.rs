@@ -20,7 +20,8 @@ use super::region::RegionTable;
 use super::service::name_of;
 use crate::context::AsyncEvent;
 use crate::device::{
-    Capabilities, DeviceAttributes, Gid, LinkLayer, PathEntropy, PortAttributes, Provider, WhyNot,
+    Capabilities, DeviceAttributes, Gid, LinkLayer, Mover, PathEntropy, PortAttributes, Provider,
+    WhyNot,
 };
 use crate::error::Error;
 
@@ -215,6 +216,10 @@ pub(super) fn attributes(options: &SoftOptions) -> DeviceAttributes {
         max_region: 1 << 40,
         max_message: MAX_MESSAGE,
         max_inline: options.inline_limit(),
+        mover: match options.inline_limit() {
+            u32::MAX => Mover::Poster,
+            _ => Mover::Nic,
+        },
         capabilities: Capabilities {
             shared_receive_queue: true,
             unreliable_datagram: true,
