@@ -6,18 +6,22 @@
 //!
 //! - [`group`]: the group and its poll.
 //! - [`mod@fencing`]: the end of a queue pair, and the next one.
-//! - [`rc_channel`]: one Channel over a reliable connection.
+//! - [`rc_channel`]: one Channel over a reliable connection. `draft`: the message that it sends next;
+//!   `send_queue`: what it has posted.
 //! - [`receive_slots`]: memory and bookkeeping of the shared receive queue.
 //! - [`mod@offload_plan`]: what the device does and what the host does.
 
+mod draft;
 pub mod error;
 pub mod fencing;
 pub mod group;
 pub mod offload_plan;
 pub mod rc_channel;
 pub mod receive_slots;
+mod send_queue;
 
+pub use draft::{Source, Target};
 pub use error::DriverError;
 pub use group::{ChannelKey, Event, Group, GroupConfig};
 pub use offload_plan::{PlanRow, Worker, offload_plan};
-pub use rc_channel::{RcChannel, Source, Target};
+pub use rc_channel::RcChannel;

@@ -3,67 +3,16 @@
 use std::collections::VecDeque;
 
 use netchannel_channel::{Channel, ChannelConfig, Controller, Kind, State};
-use netchannel_units::{ByteRange, ChannelId, StreamOffset, Timestamp};
+use netchannel_units::{ChannelId, StreamOffset, Timestamp};
 use netchannel_verbs::queue_pair::ConnectOptions;
-use netchannel_verbs::work::{SendOperation, Slices};
-use netchannel_verbs::{
-    Access, Context, Endpoint, LocalSlice, MemoryRegion, QueuePair, RemoteKey, SendRequest,
-    SourcePort,
-};
-use netchannel_wire::frame::GrantId;
-use netchannel_wire::{Frame, MessageDraft, StreamId};
+use netchannel_verbs::{Context, Endpoint, QueuePair, SourcePort};
+use netchannel_wire::{Frame, StreamId};
 
+use crate::draft::{Draft, Source, Target};
 use crate::error::DriverError;
 use crate::fencing::Progress;
 use crate::group::GroupConfig;
-
-/// A message that took nothing but itself is signalled at least this often, so that the send queue
-/// drains; rarer than every message, because completions cost more than they tell.
-const SIGNAL_EVERY: u32 = 16;
-/// And as soon as this many bytes would go unreported: bytes outstanding decide what may follow.
-const SIGNAL_BYTES: u64 = 4_096;
-
-/// Lists begin with room for this many, about what is in flight, so that they do not grow later.
-const INITIAL_ROOM: usize = 64;
-
-/// Where bulk bytes come from.
-#[derive(Clone, Copy, Debug)]
-pub struct Source {
-    /// Address of the first byte in this process.
-    pub address: u64,
-    /// Number of bytes.
-    pub length: u32,
-    /// Key of the region; ignored if `inline`.
-    pub local_key: u32,
-    /// Move the bytes while posting: the memory is needed no longer than that, and no key.
-    pub inline: bool,
-}
-
-/// Where bulk bytes go: memory of the peer, and what announces them.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// The stream.
-    pub stream: StreamId,
-    /// The window.
-    pub grant: GrantId,
-    /// Which bytes.
-    pub range: ByteRange,
-    /// Bytes that wait behind them.
-    pub backlog: u32,
-    /// Address in the peer's terms.
-    pub address: u64,
-    /// The peer's key.
-    pub key: u32,
-}
-
-/// A message on the send queue.
-#[derive(Debug)]
-struct InFlight {
-    sequence: u32,
-    slot: Option<u16>,
-    requests: u32,
-    signaled: bool,
-}
+use crate::send_queue::{INITIAL_ROOM, InFlight, SendQueue};
 
 /// A Channel bound to its queue pair. `T` is what the engine wants back when a message that
 /// carried it is confirmed or lost.
@@ -75,24 +24,11 @@ pub struct RcChannel<C: Context, T> {
     id: ChannelId,
     /// Messages carry so many of `carried`.
     state: Channel<u32>,
-    slots: C::MemoryRegion,
-    slot_bytes: u32,
-    send_slots: u16,
-    free_slots: Vec<u16>,
-    draft: MessageDraft,
-    draft_slot: Option<u16>,
+    draft: Draft<C>,
     /// What was sent and not polled as confirmed, oldest first, and what the draft carries.
     carried: VecDeque<T>,
     drafted: u32,
-    writes: Vec<SendRequest>,
-    write_bytes: u64,
-    in_flight: VecDeque<InFlight>,
-    queued: u32,
-    depth: u32,
-    unsignaled: u32,
-    unsignaled_bytes: u64,
-    /// Signalled messages without a completion.
-    awaited: u32,
+    queue: SendQueue,
     completion_tag: u32,
 }
 
@@ -106,31 +42,15 @@ impl<C: Context, T> RcChannel<C, T> {
         channel: ChannelConfig,
         controller: Controller,
     ) -> Result<Self, DriverError> {
-        let count = config.send_slots;
-        let slots = context
-            .alloc(count as usize * config.slot_bytes as usize, Access::LOCAL_WRITE)
-            .map_err(DriverError::queue("allocating send slots"))?;
         Ok(Self {
             queue_pair: Some(queue_pair),
             progress: Progress::Open,
             id,
             state: Channel::new(channel, controller),
-            slots,
-            slot_bytes: config.slot_bytes,
-            send_slots: count as u16,
-            free_slots: (0..count as u16).rev().collect(),
-            draft: MessageDraft::new(),
-            draft_slot: None,
+            draft: Draft::new(context, config)?,
             carried: VecDeque::with_capacity(INITIAL_ROOM),
             drafted: 0,
-            writes: Vec::with_capacity(INITIAL_ROOM),
-            write_bytes: 0,
-            in_flight: VecDeque::with_capacity(INITIAL_ROOM),
-            queued: 0,
-            depth: config.send_depth,
-            unsignaled: 0,
-            unsignaled_bytes: 0,
-            awaited: 0,
+            queue: SendQueue::new(config),
             completion_tag,
         })
     }
@@ -213,17 +133,8 @@ impl<C: Context, T> RcChannel<C, T> {
         self.completion_tag = completion_tag;
         self.state = Channel::new(channel, controller);
         self.state.receive_only();
-        self.free_slots.clear();
-        self.free_slots.extend((0..self.send_slots).rev());
-        self.draft = MessageDraft::new();
-        self.draft_slot = None;
-        self.writes.clear();
-        self.write_bytes = 0;
-        self.in_flight.clear();
-        self.queued = 0;
-        self.unsignaled = 0;
-        self.unsignaled_bytes = 0;
-        self.awaited = 0;
+        self.draft.close();
+        self.queue.clear();
     }
 
     /// The queue pair, for what only its provider offers.
@@ -233,63 +144,48 @@ impl<C: Context, T> RcChannel<C, T> {
 
     /// Whether a frame could be added now: a draft is open, or one may be opened.
     pub fn may_draft(&self) -> bool {
-        match self.draft_slot {
-            Some(_) => self.state.state() == State::Open,
-            None => {
-                self.state.may_send(Kind::Data)
-                    && !self.free_slots.is_empty()
-                    && self.queued + 2 <= self.depth
-            }
+        if self.draft.is_open() {
+            return self.state.state() == State::Open;
         }
+        self.state.may_send(Kind::Data) && self.queue.has_slot() && self.queue.has_room(2)
     }
 
     /// Whether a draft is open.
     pub fn has_draft(&self) -> bool {
-        self.draft_slot.is_some()
+        self.draft.is_open()
     }
 
     /// Bytes that frames of the draft can still take (of a new one, if none is open).
     pub fn room(&self) -> usize {
-        self.draft.room(self.slot_bytes as usize)
+        self.draft.room()
     }
 
     /// Bytes of bulk and frames in the draft.
     pub fn draft_bytes(&self) -> u64 {
-        // As `post` counts them: without the header, so that nothing is nothing.
-        self.write_bytes + self.draft.len().saturating_sub(MessageDraft::new().len()) as u64
+        self.draft.bytes()
     }
 
     /// Whether another WRITE fits on the send queue beside the draft's.
     pub fn may_write(&self) -> bool {
-        self.queued + self.writes.len() as u32 + 2 <= self.depth
+        self.queue.has_room(self.draft.writes() + 2)
     }
 
-    fn open_draft(&mut self) -> Option<u16> {
+    fn open_draft(&mut self) -> bool {
         if !self.may_draft() {
-            return None;
+            return false;
         }
-        if self.draft_slot.is_none() {
-            self.draft_slot = self.free_slots.pop();
+        if !self.draft.is_open()
+            && let Some(slot) = self.queue.take_slot()
+        {
+            self.draft.open(slot);
         }
-        self.draft_slot
-    }
-
-    /// The slot's memory. Only for a slot that is not posted.
-    fn slot_bytes_mut(slots: &mut C::MemoryRegion, slot: u16, slot_bytes: u32) -> &mut [u8] {
-        let offset = usize::from(slot) * slot_bytes as usize;
-        // SAFETY: the slot lies in the region, which `slots` borrows; the NIC only reads posted
-        // slots, and callers pass one that is not posted. Peers have no key to the region.
-        unsafe {
-            std::slice::from_raw_parts_mut(slots.as_ptr().as_ptr().add(offset), slot_bytes as usize)
-        }
+        true
     }
 
     /// Adds a frame to the draft. False if it has no room or may not be opened; after a
     /// [`flush`](Self::flush) there may be.
     pub fn push(&mut self, frame: &Frame<'_>) -> bool {
-        let Some(slot) = self.open_draft() else { return false };
-        let buffer = Self::slot_bytes_mut(&mut self.slots, slot, self.slot_bytes);
-        self.draft.push(buffer, frame).is_ok()
+        self.open_draft() && self.draft.push(frame)
     }
 
     /// Adds a Data frame whose `len` bytes are copied from `source`. False as in [`push`](Self::push).
@@ -305,15 +201,8 @@ impl<C: Context, T> RcChannel<C, T> {
         source: *const u8,
         len: usize,
     ) -> bool {
-        let Some(slot) = self.open_draft() else { return false };
-        let buffer = Self::slot_bytes_mut(&mut self.slots, slot, self.slot_bytes);
-        let Ok(place) = self.draft.push_data(buffer, stream, offset, backlog, len) else {
-            return false;
-        };
-        // SAFETY: `source` is readable for `len` bytes (the caller's promise), `place` has that
-        // length and belongs to this Channel alone, so they do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(source, place.as_mut_ptr(), len) };
-        true
+        // SAFETY: the caller's promise is the same.
+        self.open_draft() && unsafe { self.draft.push_data(stream, offset, backlog, source, len) }
     }
 
     /// Adds a WRITE to the post list of the draft, and the Written frame that announces it. False
@@ -323,29 +212,8 @@ impl<C: Context, T> RcChannel<C, T> {
     /// The source stays valid and unchanged until the draft's message was confirmed or the
     /// Channel failed; with `inline`, until [`flush`](Self::flush) returned.
     pub unsafe fn push_write(&mut self, source: Source, target: &Target) -> bool {
-        if !self.may_write() {
-            return false;
-        }
-        let Some(slot) = self.open_draft() else { return false };
-        let buffer = Self::slot_bytes_mut(&mut self.slots, slot, self.slot_bytes);
-        let &Target { stream, grant, range, backlog, address, key } = target;
-        if self.draft.push_written(buffer, stream, grant, range, backlog).is_err() {
-            return false;
-        }
-        self.write_bytes += u64::from(source.length);
-        self.writes.push(SendRequest {
-            id: 0,
-            operation: SendOperation::Write { address, key: RemoteKey(key) },
-            local: Slices::one(LocalSlice {
-                address: source.address,
-                length: source.length,
-                local_key: source.local_key,
-            }),
-            signaled: false,
-            inline: source.inline,
-            solicited: false,
-        });
-        true
+        // SAFETY: the caller's promise covers it.
+        self.may_write() && self.open_draft() && unsafe { self.draft.push_write(source, target) }
     }
 
     /// Notes what the draft carries.
@@ -359,7 +227,7 @@ impl<C: Context, T> RcChannel<C, T> {
     /// # Errors
     /// [`DriverError::Post`]: the Channel is as good as dead.
     pub fn flush(&mut self, now: Timestamp) -> Result<bool, DriverError> {
-        if self.draft.frames() == 0 || self.is_fencing() {
+        if !self.draft.has_frames() || self.is_fencing() {
             // An opened draft without frames keeps its slot for the next frame.
             return Ok(false);
         }
@@ -372,85 +240,51 @@ impl<C: Context, T> RcChannel<C, T> {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub fn acknowledge(&mut self, now: Timestamp) -> Result<bool, DriverError> {
-        if !self.state.may_send(Kind::Control) || self.queued >= self.depth {
+        if !self.state.may_send(Kind::Control) || !self.queue.has_room(1) {
             return Ok(false);
         }
-        if self.draft_slot.is_none() {
-            let Some(slot) = self.free_slots.pop() else { return Ok(false) };
-            self.draft_slot = Some(slot);
+        if !self.draft.is_open() {
+            let Some(slot) = self.queue.take_slot() else { return Ok(false) };
+            self.draft.open(slot);
         }
         self.post(now, Kind::Control).map(|()| true)
     }
 
     fn post(&mut self, now: Timestamp, kind: Kind) -> Result<(), DriverError> {
-        let Some(slot) = self.draft_slot.take() else { return Ok(()) };
+        if !self.draft.is_open() {
+            return Ok(());
+        }
         let carried = std::mem::take(&mut self.drafted);
-        let frames = self.draft.len().saturating_sub(MessageDraft::new().len()) as u64;
-        let header = self.state.on_transmit(now, self.write_bytes + frames, carried, kind);
-        let buffer = Self::slot_bytes_mut(&mut self.slots, slot, self.slot_bytes);
-        let length = self.draft.finish(buffer, &header) as u32;
-        let Some(queue_pair) = &mut self.queue_pair else { return Ok(()) };
-        let inline = length <= queue_pair.max_inline();
-        let bulk = !self.writes.is_empty();
-        self.unsignaled += 1;
-        self.unsignaled_bytes += u64::from(length);
-        let signaled = bulk
-            || !inline
-            || self.unsignaled >= SIGNAL_EVERY
-            || self.unsignaled_bytes >= SIGNAL_BYTES;
-        if signaled {
-            self.unsignaled = 0;
-            self.unsignaled_bytes = 0;
-        }
-        let offset = u64::from(slot) * u64::from(self.slot_bytes);
-        self.writes.push(SendRequest {
-            id: u64::from(self.completion_tag) << 32 | u64::from(header.sequence),
-            operation: SendOperation::Send,
-            local: Slices::one(LocalSlice {
-                address: self.slots.as_ptr().as_ptr() as u64 + offset,
-                length,
-                local_key: self.slots.local_key(),
-            }),
-            signaled,
-            inline,
-            solicited: false,
-        });
-        for write in &mut self.writes {
-            write.id = u64::from(self.completion_tag) << 32 | u64::from(header.sequence);
-        }
+        let header = self.state.on_transmit(now, self.draft.bytes(), carried, kind);
+        let message = self.draft.finish(&header);
+        let (Some(message), Some(queue_pair)) = (message, &mut self.queue_pair) else {
+            return Ok(());
+        };
+        let inline = message.length <= queue_pair.max_inline();
+        let is_bulk = self.draft.writes() > 0;
+        let signaled = self.queue.is_to_signal(message.length, is_bulk || !inline);
+        let id = u64::from(self.completion_tag) << 32 | u64::from(header.sequence);
+        let requests = self.draft.requests(&message, id, signaled, inline);
         // SAFETY: the slot is not touched before the completion of this or a later message gave
         // it back (`on_completion`), or at once if the request is inline; WRITE sources are the
         // business of `push_write`'s caller.
-        let posted = unsafe { queue_pair.post_send(&self.writes) };
-        let requests = self.writes.len() as u32;
-        self.queued += requests;
-        let slot = if inline {
-            self.free_slots.push(slot);
-            None
-        } else {
-            Some(slot)
-        };
-        self.in_flight.push_back(InFlight { sequence: header.sequence, slot, requests, signaled });
-        self.awaited += u32::from(signaled);
-        self.writes.clear();
-        self.write_bytes = 0;
+        let posted = unsafe { queue_pair.post_send(requests) };
+        if inline {
+            self.queue.free_slot(message.slot);
+        }
+        self.queue.on_posted(InFlight {
+            sequence: header.sequence,
+            slot: (!inline).then_some(message.slot),
+            requests: requests.len() as u32,
+            signaled,
+        });
+        self.draft.clear_writes();
         posted.map_err(DriverError::post("send queue"))
     }
 
     /// A signalled send completion: everything up to `sequence` has left.
     pub(crate) fn on_completion(&mut self, now: Timestamp, sequence: u32) {
-        while let Some(first) = self.in_flight.front() {
-            // Wrapping comparison: at most 2^31 messages are in flight.
-            if (sequence.wrapping_sub(first.sequence) as i32) < 0 {
-                break;
-            }
-            self.queued -= first.requests;
-            self.awaited -= u32::from(first.signaled);
-            if let Some(slot) = first.slot {
-                self.free_slots.push(slot);
-            }
-            self.in_flight.pop_front();
-        }
+        self.queue.on_completion(sequence);
         self.state.on_completion(now, sequence);
     }
 
@@ -461,7 +295,7 @@ impl<C: Context, T> RcChannel<C, T> {
     /// Whether a signalled request is outstanding.
     pub fn awaits_completion(&self) -> bool {
         match self.progress {
-            Progress::Open => self.awaited > 0,
+            Progress::Open => self.queue.awaits_completion(),
             // Its sources may be read until it is destroyed.
             Progress::InError { .. } => true,
             Progress::Destroyed(_) | Progress::Drained => false,
@@ -470,7 +304,7 @@ impl<C: Context, T> RcChannel<C, T> {
 
     /// Whether completions of this Channel are to be expected.
     pub fn has_in_flight(&self) -> bool {
-        !self.in_flight.is_empty()
+        !self.queue.is_empty()
     }
 
     /// Hands over what the messages carried that the peer confirmed since the last time, oldest first, in
@@ -503,9 +337,7 @@ impl<C: Context, T> RcChannel<C, T> {
     pub fn fail(&mut self) -> Vec<T> {
         let lost = self.state.fail().sum::<u32>() + std::mem::take(&mut self.drafted);
         let lost = self.carried.split_off(self.carried.len() - lost as usize).into();
-        self.draft = MessageDraft::new();
-        self.writes.clear();
-        self.write_bytes = 0;
+        self.draft.discard();
         lost
     }
 }
