@@ -4,8 +4,8 @@ use netchannel_channel::{AckPolicy, ChannelConfig};
 use netchannel_driver::GroupConfig;
 use netchannel_scheduler::SchedulerConfig;
 use netchannel_units::{Class, Duration};
-use netchannel_verbs::Context;
 use netchannel_verbs::queue_pair::ConnectOptions;
+use netchannel_verbs::{Context, Mover};
 use netchannel_vns::streams::StreamsConfig;
 use netchannel_wire::frame::MessageHeader;
 
@@ -60,11 +60,17 @@ impl<C: Context> Engine<C> {
 
     /// Most bytes of a chunk, unless the port's rate asks for less.
     fn largest_chunk(&self) -> u64 {
-        match self.config.chunk {
+        let window = self.config.window as u64;
+        match (self.config.chunk, self.context.attributes().mover) {
+            // A chunk has left when it is posted: large ones cost the fewest messages.
+            (0, Mover::Poster) => 256 << 10,
             // Each message costs SoftRoCE system calls and packets of its own.
-            0 if self.is_software() => (self.config.window as u64 / 2).min(512 << 10),
-            0 => 256 << 10,
-            bytes => bytes as u64,
+            (0, Mover::Kernel) => (window / 2).min(512 << 10),
+            // Chunks on their way fill the window, and each Channel is to have one behind the one that it
+            // sends: one stream over four links of 25 Gb/s gets 72 Gb/s with a quarter of the window per chunk,
+            // 85 with an eighth, 97 with a sixteenth (virtual time). One more message per 32 packets.
+            (0, Mover::Nic) => (window / 8).min(256 << 10),
+            (bytes, _) => bytes as u64,
         }
     }
 
