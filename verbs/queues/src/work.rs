@@ -47,8 +47,10 @@ impl Slices {
     }
 
     /// Bytes in all slices.
+    #[inline]
     pub fn bytes(&self) -> u64 {
-        self.as_slice().iter().map(|s| u64::from(s.length)).sum()
+        // Those that are not used are empty.
+        self.items.iter().map(|s| u64::from(s.length)).sum()
     }
 }
 

@@ -45,8 +45,8 @@ impl Completions {
         }
     }
 
-    pub(super) fn add(&self, queue_pair: &(impl Into<Member> + Clone)) {
-        locked(&self.queue_pairs).push(queue_pair.clone().into());
+    pub(super) fn add(&self, member: Member) {
+        locked(&self.queue_pairs).push(member);
         self.version.fetch_add(1, Ordering::Release);
     }
 
@@ -59,34 +59,78 @@ impl Completions {
 /// A queue pair that completes here.
 #[derive(Clone, Debug)]
 pub(super) enum Member {
-    Connection(Arc<connection::Shared>),
+    Connection(Arc<connection::Shared>, Takes),
     Datagrams(Arc<datagram::Shared>),
 }
 
-impl From<Arc<connection::Shared>> for Member {
-    fn from(queue_pair: Arc<connection::Shared>) -> Self {
-        Self::Connection(queue_pair)
-    }
+/// Which completions of a queue pair a completion queue takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Takes {
+    pub(super) sends: bool,
+    pub(super) receives: bool,
 }
 
-impl From<Arc<datagram::Shared>> for Member {
-    fn from(queue_pair: Arc<datagram::Shared>) -> Self {
-        Self::Datagrams(queue_pair)
+/// Where a poll puts completions.
+#[derive(Debug)]
+pub(super) struct Polled<'a> {
+    out: &'a mut [WorkCompletion],
+    found: usize,
+}
+
+impl<'a> Polled<'a> {
+    pub(super) fn new(out: &'a mut [WorkCompletion]) -> Self {
+        Self { out, found: 0 }
+    }
+
+    /// For work that another queue's poll, or posting, brings on: it has room for none.
+    pub(super) fn nowhere() -> Self {
+        Self { out: &mut [], found: 0 }
+    }
+
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.found < self.out.len()
+    }
+
+    /// There must be room.
+    #[inline]
+    pub(super) fn push(&mut self, completion: WorkCompletion) {
+        self.out[self.found] = completion;
+        self.found += 1;
+    }
+
+    /// The places that are left; `fill` says how many it filled.
+    #[inline]
+    pub(super) fn fill(&mut self, fill: impl FnOnce(&mut [WorkCompletion]) -> usize) {
+        self.found += fill(&mut self.out[self.found..]);
+    }
+
+    pub(super) fn found(&self) -> usize {
+        self.found
     }
 }
 
 impl Member {
     fn number(&self) -> u32 {
         match self {
-            Self::Connection(queue_pair) => queue_pair.number,
+            Self::Connection(queue_pair, _) => queue_pair.number,
             Self::Datagrams(queue_pair) => queue_pair.number,
         }
     }
 
     fn is_delayed(&self) -> bool {
         match self {
-            Self::Connection(queue_pair) => queue_pair.is_delayed(),
+            Self::Connection(queue_pair, _) => queue_pair.is_delayed(),
             Self::Datagrams(queue_pair) => queue_pair.is_delayed(),
+        }
+    }
+
+    /// Whether a poll might find anything.
+    #[inline]
+    fn needs_poll(&self) -> bool {
+        match self {
+            Self::Connection(queue_pair, takes) => queue_pair.needs_poll(*takes),
+            Self::Datagrams(queue_pair) => queue_pair.needs_poll(),
         }
     }
 
@@ -94,11 +138,8 @@ impl Member {
     #[inline]
     fn poll(&self, queue: &Completions, out: &mut [WorkCompletion]) -> usize {
         match self {
-            Self::Connection(queue_pair) if queue_pair.needs_poll(queue) => {
-                queue_pair.poll(queue, out)
-            }
-            Self::Datagrams(queue_pair) if queue_pair.needs_poll() => queue_pair.poll(queue, out),
-            _ => 0,
+            Self::Connection(queue_pair, takes) => queue_pair.poll(queue, *takes, out),
+            Self::Datagrams(queue_pair) => queue_pair.poll(queue, out),
         }
     }
 }
@@ -142,34 +183,42 @@ impl CompletionQueue {
 
     #[inline]
     fn refresh(&mut self) {
-        let version = self.shared.version.load(Ordering::Acquire);
-        if version != self.version {
-            self.queue_pairs.clone_from(&locked(&self.shared.queue_pairs));
-            self.version = version;
+        if self.shared.version.load(Ordering::Acquire) != self.version {
+            self.copy_members();
         }
     }
+
+    #[cold]
+    fn copy_members(&mut self) {
+        self.version = self.shared.version.load(Ordering::Acquire);
+        self.queue_pairs.clone_from(&locked(&self.shared.queue_pairs));
+        self.next = 0;
+    }
+}
+
+#[cold]
+fn overrun() -> Error {
+    let source = std::io::Error::other("more completed than the completion queue holds");
+    let hint = "; make it as large as all that can be outstanding on its queue pairs";
+    Error::Os { operation: "polling a completion queue", source, hint }
 }
 
 impl crate::CompletionQueue for CompletionQueue {
     fn poll(&mut self, out: &mut [WorkCompletion]) -> Result<usize, Error> {
         if self.shared.broken.load(Ordering::Relaxed) {
-            let source = std::io::Error::other("more completed than the completion queue holds");
-            let hint = "; make it as large as all that can be outstanding on its queue pairs";
-            return Err(Error::Os { operation: "polling a completion queue", source, hint });
+            return Err(overrun());
         }
         self.refresh();
-        let count = self.queue_pairs.len();
+        let (after, before) = self.queue_pairs.split_at(self.next);
         let mut found = 0;
-        for _ in 0..count {
-            if self.next >= count {
-                self.next = 0;
+        for (at, queue_pair) in before.iter().chain(after).enumerate() {
+            if queue_pair.needs_poll() {
+                if found == out.len() {
+                    self.next = (self.next + at) % self.queue_pairs.len();
+                    break;
+                }
+                found += queue_pair.poll(&self.shared, &mut out[found..]);
             }
-            if found == out.len() {
-                break;
-            }
-            let queue_pair = &self.queue_pairs[self.next];
-            self.next += 1;
-            found += queue_pair.poll(&self.shared, &mut out[found..]);
         }
         Ok(found)
     }

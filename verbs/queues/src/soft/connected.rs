@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use super::completion_queue::{Member, Polled, Takes};
 use super::connection::{Core, Remote, Shared};
 use super::deferred::Deferral;
 use super::device::shared_link;
@@ -47,9 +48,11 @@ impl ConnectedPair {
         let core = Core::new(send, receive);
         let shared = Arc::new(Shared::new(device, token, ring, queues, core));
         device.add_queue_pair(&shared);
-        shared.send_queue.add(&shared);
-        if !Arc::ptr_eq(&shared.send_queue, &shared.receive_queue) {
-            shared.receive_queue.add(&shared);
+        let shares = Arc::ptr_eq(&shared.send_queue, &shared.receive_queue);
+        let member = |takes| Member::Connection(shared.clone(), takes);
+        shared.send_queue.add(member(Takes { sends: true, receives: shares }));
+        if !shares {
+            shared.receive_queue.add(member(Takes { sends: false, receives: true }));
         }
         Ok(Self { shared, service: service.clone() })
     }
@@ -175,7 +178,7 @@ impl ConnectedPair {
         for (posted, request) in requests.iter().enumerate() {
             if core.send.is_full() {
                 // Unsignalled requests leave without being polled.
-                let _ = core.send.reap(shared);
+                let _ = core.send.reap(shared, &mut Polled::nowhere());
                 if core.send.is_full() {
                     result = refused(posted, PostFailure::QueueFull);
                     break;
@@ -187,7 +190,7 @@ impl ConnectedPair {
             }
         }
         core.send.end_batch(shared);
-        if core.send.completes_now() {
+        if core.send.completes_now(shared) {
             shared.send_queue.alarm.notify_if_armed();
         }
         shared.publish_hints(&mut core);

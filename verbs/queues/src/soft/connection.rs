@@ -9,20 +9,20 @@
 //! its flushed completions: who has polled them may reuse that memory.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use netchannel_units::Timestamp;
 
 use super::arm::RemoteAlarm;
-use super::completion_queue::Completions;
+use super::completion_queue::{Completions, Polled, Takes};
 use super::device::Device;
 use super::lock::SpinLock;
 use super::peer::Peer;
 use super::protocol::Token;
 use super::receive::{Fault, ReceiveSide};
-use super::send::SendSide;
+use super::send::{NOTHING, SendSide};
 use super::wire_ring::{Refusal, Ring};
 use crate::context::AsyncEvent;
 use crate::queue_pair::QueuePairState;
@@ -44,13 +44,31 @@ pub(super) struct Shared {
     pub(super) inline_limit: u32,
     attachment: OnceLock<Attachment>,
     pub(super) remote: OnceLock<Remote>,
-    /// Hints that tell a poll, without the lock, whether there is anything to do.
-    busy: AtomicBool,
-    silent: AtomicBool,
-    delayed: AtomicBool,
-    failed: AtomicBool,
-    consumed: AtomicU64,
+    hints: Hints,
     pub(super) core: SpinLock<Core>,
+}
+
+/// What tells a poll, without the lock, whether there is anything to do.
+#[derive(Debug)]
+struct Hints {
+    /// Those of [`hint`].
+    bits: AtomicU8,
+    /// Slots consumed in our ring.
+    consumed: AtomicU64,
+    /// Slots that the peer must have consumed for the next send completion.
+    awaited: AtomicU64,
+}
+
+mod hint {
+    /// There is work that needs nothing from outside: completions that were not taken, requests that
+    /// could not be executed.
+    pub(super) const RESTLESS: u8 = 1;
+    /// Some of it is brought on by time.
+    pub(super) const DELAYED: u8 = 2;
+    /// In error: nothing new happens.
+    pub(super) const FAILED: u8 = 4;
+    /// Requests have not completed, so that it matters whether the peer refuses them.
+    pub(super) const REQUESTS: u8 = 8;
 }
 
 /// The peer's queue pair.
@@ -118,11 +136,11 @@ impl Shared {
             inline_limit: device.options.inline_limit(),
             attachment: OnceLock::new(),
             remote: OnceLock::new(),
-            busy: AtomicBool::new(false),
-            silent: AtomicBool::new(false),
-            delayed: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
-            consumed: AtomicU64::new(0),
+            hints: Hints {
+                bits: AtomicU8::new(0),
+                consumed: AtomicU64::new(0),
+                awaited: AtomicU64::new(NOTHING),
+            },
             core: SpinLock::new(core),
         }
     }
@@ -160,20 +178,27 @@ impl Shared {
         attached
     }
 
-    /// Whether a poll of `queue` would find anything.
+    /// Whether a poll would find anything for a queue that takes these completions.
     #[inline]
-    pub(super) fn needs_poll(&self, queue: &Completions) -> bool {
-        if self.busy.load(Ordering::Relaxed) {
+    pub(super) fn needs_poll(&self, takes: Takes) -> bool {
+        let bits = self.hints.bits.load(Ordering::Relaxed);
+        if bits & hint::RESTLESS != 0 {
             return true;
         }
-        // Requests that complete in silence can only fail: who polls for receives alone need not
-        // fetch the line in which the peer shows its progress.
-        if self.silent.load(Ordering::Relaxed) && std::ptr::eq(&*self.send_queue, queue) {
-            return true;
-        }
-        !self.failed.load(Ordering::Relaxed)
-            && (self.ring.published(self.consumed.load(Ordering::Relaxed))
+        bits & hint::FAILED == 0
+            && (self.ring.published(self.hints.consumed.load(Ordering::Relaxed))
+                || bits & hint::REQUESTS != 0
+                    && self.has_answer(takes, self.hints.awaited.load(Ordering::Relaxed))
                 || self.peer().is_some_and(Peer::is_dead))
+    }
+
+    /// Whether the peer refuses, or has consumed the slots that are `awaited`. Only who takes send
+    /// completions looks at its progress: every look costs both sides a transfer of that line.
+    #[inline]
+    fn has_answer(&self, takes: Takes, awaited: u64) -> bool {
+        let Some(attachment) = self.attachment() else { return false };
+        attachment.ring.refusal(Ordering::Relaxed).is_some()
+            || takes.sends && awaited != NOTHING && attachment.ring.has_consumed(awaited)
     }
 
     /// Whether the peer is in the middle of a copy into our memory.
@@ -185,20 +210,26 @@ impl Shared {
 
     /// Whether there is work that only time brings on.
     pub(super) fn is_delayed(&self) -> bool {
-        self.delayed.load(Ordering::Relaxed)
+        self.hints.bits.load(Ordering::Relaxed) & hint::DELAYED != 0
     }
 
     /// Moves bytes, matches, and takes out the completions that belong to `queue`.
-    pub(super) fn poll(&self, queue: &Completions, out: &mut [WorkCompletion]) -> usize {
+    pub(super) fn poll(
+        &self,
+        queue: &Completions,
+        takes: Takes,
+        out: &mut [WorkCompletion],
+    ) -> usize {
+        let budget = out.len();
+        let mut polled = Polled::new(out);
         let mut core = self.core.lock();
-        core.progress(self, out.len());
-        let mut found = 0;
+        core.progress(self, takes, budget, &mut polled);
         if !core.fencing {
-            if std::ptr::eq(&*self.receive_queue, queue) {
-                found += core.receive.take(out);
+            if takes.receives {
+                core.receive.take(&mut polled);
             }
-            if std::ptr::eq(&*self.send_queue, queue) {
-                found += core.send.take(&mut out[found..]);
+            if takes.sends {
+                core.send.take(&mut polled);
             }
         }
         self.publish_hints(&mut core);
@@ -206,22 +237,32 @@ impl Shared {
             // The caller may be about to sleep: only more polls bring this on.
             queue.alarm.notify_if_armed();
         }
-        found
+        polled.found()
     }
 
     /// For `needs_poll`; called at the end of whatever changes the core.
+    #[inline]
     pub(super) fn publish_hints(&self, core: &mut Core) {
         let kept = [core.send.completions.len(), core.receive.completions.len()];
         if kept != core.kept {
             self.keep(core, kept);
         }
-        let busy = core.send.is_busy() || core.receive.is_busy() || core.fencing;
-        self.busy.store(busy, Ordering::Relaxed);
-        self.silent.store(core.send.has_requests(), Ordering::Relaxed);
-        let delayed = core.receive.is_delayed() || core.send.is_delayed();
-        self.delayed.store(delayed, Ordering::Relaxed);
-        self.failed.store(core.state == QueuePairState::Error, Ordering::Relaxed);
-        self.consumed.store(core.receive.consumed(), Ordering::Relaxed);
+        let mut bits = 0;
+        if core.send.has_pending() || kept[0] > 0 || core.receive.is_busy() || core.fencing {
+            bits |= hint::RESTLESS;
+        }
+        if core.receive.is_delayed() || core.send.is_delayed() {
+            bits |= hint::RESTLESS | hint::DELAYED;
+        }
+        if core.state == QueuePairState::Error {
+            bits |= hint::FAILED;
+        }
+        if core.send.has_requests() {
+            bits |= hint::REQUESTS;
+        }
+        self.hints.bits.store(bits, Ordering::Relaxed);
+        self.hints.consumed.store(core.receive.consumed(), Ordering::Relaxed);
+        self.hints.awaited.store(core.send.awaited(), Ordering::Relaxed);
     }
 }
 
@@ -242,7 +283,7 @@ impl Core {
     }
 
     #[inline]
-    fn progress(&mut self, qp: &Shared, budget: usize) {
+    fn progress(&mut self, qp: &Shared, takes: Takes, budget: usize, polled: &mut Polled<'_>) {
         match self.state {
             QueuePairState::ReadyToSend => {}
             QueuePairState::Error if self.fencing => return self.end_fence(qp),
@@ -250,13 +291,18 @@ impl Core {
         }
         // Asked before the ring is drained: what a peer published before it died is seen.
         let dead = qp.peer().is_some_and(Peer::is_dead);
-        if let Err(fault) = self.receive.drain(qp, budget) {
+        let mut nowhere = Polled::nowhere();
+        let received = if takes.receives { &mut *polled } else { &mut nowhere };
+        if let Err(fault) = self.receive.drain(qp, budget, received) {
             return self.on_fault(qp, fault);
         }
-        if self.send.has_requests() {
+        if self.send.has_pending() {
             self.send.push_pending(qp);
             self.send.end_batch(qp);
-            if let Err(status) = self.send.reap(qp) {
+        }
+        if self.send.has_requests() && (dead || qp.has_answer(takes, self.send.awaited())) {
+            let sent = if takes.sends { polled } else { &mut nowhere };
+            if let Err(status) = self.send.reap(qp, sent) {
                 return self.fail(qp, status);
             }
         }
@@ -314,6 +360,8 @@ impl Core {
         }
         self.state = QueuePairState::Error;
         self.send.end_batch(qp);
+        // What the peer has consumed is done, though nobody has looked yet.
+        let _ = self.send.reap(qp, &mut Polled::nowhere());
         self.send.flush(qp, first);
         self.send.regions.clear();
         self.receive.flush(qp);

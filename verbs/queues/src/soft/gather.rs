@@ -16,29 +16,21 @@ impl<'a> Cursor<'a> {
     /// `offset` bytes into `slices`.
     #[inline]
     pub(super) fn new(slices: &'a [LocalSlice], offset: u32) -> Self {
-        let mut cursor = Self { slices, offset };
-        cursor.settle();
-        cursor
-    }
-
-    #[inline]
-    fn settle(&mut self) {
-        while let Some((first, rest)) = self.slices.split_first()
-            && self.offset >= first.length
-        {
-            self.offset -= first.length;
-            self.slices = rest;
-        }
+        Self { slices, offset }
     }
 
     /// The next contiguous piece of at most `len` bytes, stepped over.
     #[inline]
     fn step(&mut self, len: u32) -> Option<(*mut u8, u32)> {
-        let first = self.slices.first()?;
+        let mut first = self.slices.first()?;
+        while self.offset >= first.length {
+            self.offset -= first.length;
+            self.slices = &self.slices[1..];
+            first = self.slices.first()?;
+        }
         let len = len.min(first.length - self.offset);
         let address = first.address + u64::from(self.offset);
         self.offset += len;
-        self.settle();
         Some((address as usize as *mut u8, len))
     }
 

@@ -91,7 +91,7 @@ impl Side {
 fn scribble(ring: &Ring, random: &mut Random) {
     let map = ring.bytes();
     let area = match random.below(4) {
-        0 => 64,
+        0 => 72,
         1 => 256,
         2 => 4096 + 64 * 512,
         _ => map.len(),

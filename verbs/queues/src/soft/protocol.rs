@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::queue_pair::Endpoint;
 
 /// First bytes of an endpoint and of a request: provider and version.
-const TAG: [u8; 4] = *b"sof1";
+const TAG: [u8; 4] = *b"sof2";
 /// The longest abstract name that a peer may announce (the limit of `sun_path`).
 const MAX_NAME: usize = 107;
 /// No message is longer.

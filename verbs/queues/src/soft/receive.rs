@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use netchannel_units::Timestamp;
 
+use super::completion_queue::Polled;
 use super::connection::Shared;
 use super::deferred::{Deferral, visible};
 use super::gather::Cursor;
@@ -107,18 +108,29 @@ impl ReceiveSide {
 
     /// Takes out completions that may be seen now.
     #[inline]
-    pub(super) fn take(&mut self, out: &mut [WorkCompletion]) -> usize {
-        let seen = visible(&mut self.completions, self.deferral.as_mut(), out.len());
-        let count = seen.len();
-        for (place, completion) in out.iter_mut().zip(seen) {
-            *place = completion;
+    pub(super) fn take(&mut self, polled: &mut Polled<'_>) {
+        if self.completions.is_empty() {
+            return;
         }
-        count
+        polled.fill(|out| {
+            let seen = visible(&mut self.completions, self.deferral.as_mut(), out.len());
+            let count = seen.len();
+            for (place, completion) in out.iter_mut().zip(seen) {
+                *place = completion;
+            }
+            count
+        });
     }
 
-    /// Matches what has arrived, until `budget` completions wait, and gives the slots back.
+    /// Matches what has arrived, until `budget` completions wait or were handed to `polled`, and
+    /// gives the slots back.
     #[inline]
-    pub(super) fn drain(&mut self, qp: &Shared, budget: usize) -> Result<(), Fault> {
+    pub(super) fn drain(
+        &mut self,
+        qp: &Shared,
+        budget: usize,
+        polled: &mut Polled<'_>,
+    ) -> Result<(), Fault> {
         if self.stopped {
             return Ok(());
         }
@@ -127,7 +139,7 @@ impl ReceiveSide {
             return Ok(());
         }
         let mut notify = false;
-        let result = self.match_slots(qp, budget.min(KEPT), &mut notify);
+        let result = self.match_slots(qp, budget.min(KEPT), polled, &mut notify);
         // A sender that waits for none of it hears of it when there is nothing else to do: the line
         // comes from its core and would hold up the message that has just arrived.
         if notify || result.is_err() {
@@ -136,9 +148,15 @@ impl ReceiveSide {
         result
     }
 
-    fn match_slots(&mut self, qp: &Shared, budget: usize, notify: &mut bool) -> Result<(), Fault> {
+    fn match_slots(
+        &mut self,
+        qp: &Shared,
+        budget: usize,
+        polled: &mut Polled<'_>,
+        notify: &mut bool,
+    ) -> Result<(), Fault> {
         self.early = false;
-        while self.completions.len() < budget {
+        while self.completions.len() + polled.found() < budget {
             let Some(slot) = self.receiver.peek(&qp.ring)? else { break };
             if slot.arrival != 0 && slot.arrival > qp.now().as_nanos() {
                 self.early = true;
@@ -149,7 +167,7 @@ impl ReceiveSide {
                 Kind::Violation => return Err(Fault::Violation),
                 Kind::Datagram | Kind::Unknown => return Err(Fault::Rubbish),
             }
-            if !self.on_segment(qp, &slot)? {
+            if !self.on_segment(qp, &slot, polled)? {
                 break;
             }
             *notify |= slot.has(flag::NOTIFY);
@@ -162,7 +180,12 @@ impl ReceiveSide {
 
     /// Takes one segment; false if there is no receive for it yet.
     #[inline]
-    fn on_segment(&mut self, qp: &Shared, slot: &Slot) -> Result<bool, Fault> {
+    fn on_segment(
+        &mut self,
+        qp: &Shared,
+        slot: &Slot,
+        polled: &mut Polled<'_>,
+    ) -> Result<bool, Fault> {
         let mut message = match self.current {
             Some(message) if !slot.has(flag::FIRST) => message,
             None if slot.has(flag::FIRST) => {
@@ -190,7 +213,7 @@ impl ReceiveSide {
             return Ok(true);
         }
         self.current = None;
-        self.completions.push_back(WorkCompletion {
+        let completion = WorkCompletion {
             id: message.request.id,
             status: Status::Success,
             opcode: Opcode::Receive,
@@ -198,7 +221,12 @@ impl ReceiveSide {
             queue_pair: qp.number,
             immediate: slot.has(flag::IMMEDIATE).then_some(slot.immediate),
             ..WorkCompletion::default()
-        });
+        };
+        if self.deferral.is_none() && self.completions.is_empty() && polled.has_room() {
+            polled.push(completion);
+        } else {
+            self.completions.push_back(completion);
+        }
         Ok(true)
     }
 

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::connection::Shared;
-use super::peer::RemoteRegion;
+use super::peer::{Peer, RemoteRegion};
 use super::region::index_of;
 use crate::memory::Access;
 use crate::work::Status;
@@ -43,26 +43,34 @@ impl RegionCache {
             return Ok(NonNull::dangling());
         }
         let peer = qp.peer().ok_or(Status::LocalOperation)?;
-        let entry = &mut self.entries[index_of(key) % ENTRIES];
+        let known = |region: &Arc<RemoteRegion>| peer.stamp(key) == Some(region.stamp);
+        let index = index_of(key) % ENTRIES;
+        if peer.is_dead() || !self.entries[index].as_ref().is_some_and(known) {
+            self.find(qp, peer, key)?;
+        }
+        let region = self.entries[index].as_ref().ok_or(Status::RemoteAccess)?;
+        region.locate(address, len, right).ok_or(Status::RemoteAccess)
+    }
+
+    /// Gets the region of a key that is not in the cache, or void there.
+    #[cold]
+    fn find(&mut self, qp: &Shared, peer: &Peer, key: u32) -> Result<(), Status> {
         if peer.is_dead() {
             return Err(Status::RetryExceeded);
         }
-        let Some(stamp) = peer.stamp(key) else {
+        let index = index_of(key) % ENTRIES;
+        if peer.stamp(key).is_none() {
             peer.forget(key);
-            *entry = None;
+            self.entries[index] = None;
             return Err(Status::RemoteAccess);
-        };
-        if entry.as_ref().is_none_or(|region| region.stamp != stamp) {
-            let region = peer.region(qp.peer_number(), qp.peer_token(), key)?;
-            // Rare, so a good time to let go of what is void.
-            for entry in self.entries.iter_mut() {
-                entry.take_if(|region| peer.stamp(region.key()) != Some(region.stamp));
-            }
-            self.entries[index_of(key) % ENTRIES] = Some(region);
         }
-        let entry = &self.entries[index_of(key) % ENTRIES];
-        let region = entry.as_ref().ok_or(Status::RemoteAccess)?;
-        region.locate(address, len, right).ok_or(Status::RemoteAccess)
+        let region = peer.region(qp.peer_number(), qp.peer_token(), key)?;
+        // Rare, so a good time to let go of what is void.
+        for entry in self.entries.iter_mut() {
+            entry.take_if(|region| peer.stamp(region.key()) != Some(region.stamp));
+        }
+        self.entries[index] = Some(region);
+        Ok(())
     }
 
     /// Lets go of all mappings.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::completion_queue::Polled;
 use super::connection::Shared;
 use super::deferred::Deferral;
 use super::gather::Cursor;
@@ -23,16 +24,21 @@ use crate::work::{Opcode, SendOperation, SendRequest, Status, WorkCompletion};
 
 mod execute;
 
+/// No send completion is awaited: see [`SendSide::awaited`].
+pub(super) const NOTHING: u64 = u64::MAX;
+
 #[derive(Debug)]
 pub(super) struct SendSide {
     capacity: usize,
     outstanding: VecDeque<Outstanding>,
-    /// Of those, the ones that make a completion.
-    awaited: usize,
     pending: VecDeque<Pending>,
     pub(super) completions: Completed,
     sender: Sender,
     pub(super) regions: RegionCache,
+    /// `end` of the first request that will make a completion; [`NOTHING`] if none will.
+    awaited: u64,
+    /// A request will complete of which the peer hears nothing, so that it wakes nobody here.
+    unheard: bool,
     /// A request failed: nothing after it is executed.
     halted: bool,
     /// The peer was told our retries.
@@ -72,6 +78,14 @@ struct Outstanding {
     signaled: bool,
 }
 
+impl Outstanding {
+    /// Whether it makes a completion: errors always do.
+    #[inline]
+    fn completes(&self) -> bool {
+        self.signaled || !self.status.is_success()
+    }
+}
+
 /// A request that waits.
 #[derive(Debug)]
 struct Pending {
@@ -95,11 +109,12 @@ impl SendSide {
         Self {
             capacity,
             outstanding: VecDeque::with_capacity(capacity),
-            awaited: 0,
             pending: VecDeque::new(),
             completions: Completed::default(),
             sender: Sender::new(),
             regions: RegionCache::default(),
+            awaited: NOTHING,
+            unheard: false,
             halted: false,
             introduced: false,
             writing: false,
@@ -112,10 +127,16 @@ impl SendSide {
         }
     }
 
-    /// Whether there is anything that polling could bring on, but the failure of what else completes
-    /// in silence.
-    pub(super) fn is_busy(&self) -> bool {
-        self.awaited > 0 || !(self.pending.is_empty() && self.completions.is_empty())
+    /// Whether requests could not be executed yet.
+    #[inline]
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Slots that the peer must have consumed for the next completion; [`NOTHING`] if none is to come.
+    #[inline]
+    pub(super) fn awaited(&self) -> u64 {
+        self.awaited
     }
 
     /// Whether requests have not completed yet.
@@ -129,19 +150,23 @@ impl SendSide {
 
     /// Whether there is work that only polling or time brings on.
     pub(super) fn is_delayed(&self) -> bool {
-        self.early && self.awaited > 0
+        self.early && self.awaited != NOTHING
             || self.deferral.is_some() && !(self.pending.is_empty() && self.completions.is_empty())
     }
 
     /// Takes out completions that may be seen now.
     #[inline]
-    pub(super) fn take(&mut self, out: &mut [WorkCompletion]) -> usize {
-        self.completions.take(out, self.deferral.as_mut())
+    pub(super) fn take(&mut self, polled: &mut Polled<'_>) {
+        if !self.completions.is_empty() {
+            polled.fill(|out| self.completions.take(out, self.deferral.as_mut()));
+        }
     }
 
-    /// Whether a request that was executed while posting has completed already.
-    pub(super) fn completes_now(&self) -> bool {
-        self.outstanding.front().is_some_and(|first| first.end <= self.sender.consumed())
+    /// Whether a request has completed while it was posted, so that nobody else wakes who waits for it.
+    #[inline]
+    pub(super) fn completes_now(&mut self, qp: &Shared) -> bool {
+        std::mem::take(&mut self.unheard)
+            && qp.attachment().is_some_and(|to| to.ring.has_consumed(self.awaited))
     }
 
     /// Executes `request`, or queues it behind others. There is room: see `is_full`.
@@ -206,16 +231,14 @@ impl SendSide {
             SendOperation::Write { .. } => (Opcode::Write, 0),
             SendOperation::Read { .. } => (Opcode::Read, request.local.bytes() as u32),
         };
-        self.awaited += usize::from(request.signaled || !status.is_success());
-        self.outstanding.push_back(Outstanding {
-            id: request.id,
-            end,
-            ready: std::mem::take(&mut self.ready),
-            bytes,
-            status,
-            opcode,
-            signaled: request.signaled,
-        });
+        let ready = std::mem::take(&mut self.ready);
+        let signaled = request.signaled;
+        let executed = Outstanding { id: request.id, end, ready, bytes, status, opcode, signaled };
+        if executed.completes() {
+            self.awaited = self.awaited.min(end);
+            self.unheard |= opcode != Opcode::Send || !status.is_success();
+        }
+        self.outstanding.push_back(executed);
     }
 
     /// After a failure: the peer is told if it was a violation of its memory.
@@ -243,44 +266,16 @@ impl SendSide {
 
     /// Completes what the peer has matched. An error is the status of the request in front.
     #[inline]
-    pub(super) fn reap(&mut self, qp: &Shared) -> Result<(), Status> {
-        if !self.has_requests() {
-            return Ok(());
-        }
+    pub(super) fn reap(&mut self, qp: &Shared, polled: &mut Polled<'_>) -> Result<(), Status> {
         let Some(attachment) = qp.attachment() else { return Ok(()) };
         // Before the progress: who refused has shown all progress before.
         let mut refusal = attachment.ring.refusal(Ordering::Acquire);
         if self.sender.refresh(&attachment.ring).is_err() {
             refusal = Some(Refusal::Failed);
         }
-        self.early = false;
-        while let Some(&first) = self.outstanding.front()
-            && first.end <= self.sender.consumed()
-        {
-            if first.ready != 0 && first.ready > qp.now().as_nanos() {
-                self.early = true;
-                return Ok(());
-            }
-            if !first.status.is_success() {
-                return Err(first.status);
-            }
-            self.outstanding.pop_front();
-            if first.signaled {
-                self.awaited -= 1;
-                self.completions.push(WorkCompletion {
-                    id: first.id,
-                    status: Status::Success,
-                    opcode: first.opcode,
-                    bytes: first.bytes,
-                    queue_pair: qp.number,
-                    ..WorkCompletion::default()
-                });
-            } else {
-                self.completions.skip(self.deferral.is_some());
-            }
-        }
+        self.complete_consumed(qp, polled)?;
         match refusal {
-            Some(refusal) if self.has_requests() => Err(match refusal {
+            Some(refusal) if self.has_requests() && !self.early => Err(match refusal {
                 Refusal::TooShort => Status::RemoteInvalidRequest,
                 Refusal::NotReady => Status::ReceiverNotReady,
                 Refusal::Gone => Status::RetryExceeded,
@@ -290,11 +285,49 @@ impl SendSide {
         }
     }
 
+    /// Completes the requests whose slots were consumed; an error is the status of one that failed.
+    #[inline]
+    fn complete_consumed(&mut self, qp: &Shared, polled: &mut Polled<'_>) -> Result<(), Status> {
+        let consumed = self.sender.consumed();
+        let deferred = self.deferral.is_some();
+        self.early = false;
+        while let Some(first) = self.outstanding.front()
+            && first.end <= consumed
+        {
+            if first.ready != 0 && first.ready > qp.now().as_nanos() {
+                self.early = true;
+                break;
+            }
+            if !first.status.is_success() {
+                return Err(first.status);
+            }
+            if first.signaled {
+                let completion = WorkCompletion {
+                    id: first.id,
+                    status: Status::Success,
+                    opcode: first.opcode,
+                    bytes: first.bytes,
+                    queue_pair: qp.number,
+                    ..WorkCompletion::default()
+                };
+                self.completions.complete(completion, deferred, polled);
+            } else {
+                self.completions.skip(deferred);
+            }
+            self.outstanding.pop_front();
+        }
+        if self.awaited <= consumed {
+            let next = self.outstanding.iter().find(|request| request.completes());
+            self.awaited = next.map_or(NOTHING, |request| request.end);
+        }
+        Ok(())
+    }
+
     /// Completes everything that is left: the first request with `first`, the others as flushed.
     pub(super) fn flush(&mut self, qp: &Shared, first: Status) {
         self.halted = true;
         self.early = false;
-        self.awaited = 0;
+        self.awaited = NOTHING;
         let mut status = first;
         loop {
             let id = match (self.outstanding.pop_front(), self.pending.front()) {
@@ -317,6 +350,7 @@ impl SendSide {
     }
 }
 
+#[inline]
 fn check(request: &SendRequest, inline_limit: u32) -> Result<(), PostFailure> {
     let bytes = request.local.bytes();
     if bytes > u64::from(super::device::MAX_MESSAGE) {

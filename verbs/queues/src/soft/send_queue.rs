@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 
+use super::completion_queue::Polled;
 use super::deferred::{Deferral, checksum, poison, visible};
 use super::device::Device;
 use super::gather::Cursor;
@@ -102,6 +103,21 @@ impl Completed {
 
     pub(super) fn held(&self) -> usize {
         self.held
+    }
+
+    /// Hands a completion to the poll that brought it on, if it may have it.
+    #[inline]
+    pub(super) fn complete(
+        &mut self,
+        completion: WorkCompletion,
+        deferred: bool,
+        polled: &mut Polled<'_>,
+    ) {
+        if !deferred && self.finished.is_empty() && polled.has_room() {
+            polled.push(completion);
+        } else {
+            self.push(completion);
+        }
     }
 
     #[inline]

@@ -2,7 +2,8 @@
 //! sealed memfd. The receiver makes it; one sender and one receiver use it.
 //!
 //! ```text
-//! 0     receiver's line:  progress u64 (slots consumed), refusal u32
+//! 0     receiver's line:  progress u64 (slots consumed)
+//! 64    receiver's line:  refusal u32; apart, since it is looked at far more often than it changes
 //! 128   sender's line:    writing u32, retries u32, closed u32
 //! 4096  slots of 128 bytes: word 0 (lap | kind | flags), word 1 (length | immediate),
 //!                           word 2 (message length | queue key), up to 104 bytes of payload or the
@@ -42,7 +43,7 @@ pub(super) const IN_SLOT: u32 = 104;
 const SLOT: usize = 128;
 const LINE: u64 = 64;
 const PROGRESS: usize = 0;
-const REFUSAL: usize = 8;
+const REFUSAL: usize = 64;
 const WRITING: usize = 128;
 const RETRIES: usize = 132;
 const CLOSED: usize = 136;
@@ -204,6 +205,7 @@ impl Ring {
         &self.map
     }
 
+    #[inline]
     fn word(&self, offset: usize) -> &AtomicU32 {
         debug_assert!(offset + 4 <= self.map.len() && offset.is_multiple_of(4));
         // SAFETY: callers pass one of the constants above, all aligned and below `RING_BYTES`, the
@@ -212,12 +214,20 @@ impl Ring {
     }
 
     /// Slots consumed, by the receiver.
+    #[inline]
     fn progress(&self) -> &AtomicU64 {
         // SAFETY: as in `word`; the offset is a multiple of 8.
         unsafe { self.base.add(PROGRESS).cast().as_ref() }
     }
 
+    /// Whether the receiver has consumed `slots` slots, as it says. Relaxed: a hint.
+    #[inline]
+    pub(super) fn has_consumed(&self, slots: u64) -> bool {
+        self.progress().load(Ordering::Relaxed) >= slots
+    }
+
     /// Why the receiver takes nothing more, if so.
+    #[inline]
     pub(super) fn refusal(&self, ordering: Ordering) -> Option<Refusal> {
         Refusal::from_wire(self.word(REFUSAL).load(ordering))
     }

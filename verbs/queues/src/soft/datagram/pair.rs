@@ -10,6 +10,7 @@ use super::{AddressHandle, Core, DatagramStatistics, Shared};
 use crate::datagram::{self, Datagram, DatagramEndpoint, DatagramOptions};
 use crate::error::{Error, PostError, PostFailure};
 use crate::queue_pair::{Endpoint, QueuePairState};
+use crate::soft::completion_queue::Member;
 use crate::soft::deferred::Deferral;
 use crate::soft::device::shared_link;
 use crate::soft::link::{LinkModel, LinkStatistics};
@@ -58,9 +59,9 @@ impl DatagramPair {
             core: SpinLock::new(core),
         });
         device.add_datagrams(&shared);
-        shared.send_queue.add(&shared);
+        shared.send_queue.add(Member::Datagrams(shared.clone()));
         if !Arc::ptr_eq(&shared.send_queue, &shared.receive_queue) {
-            shared.receive_queue.add(&shared);
+            shared.receive_queue.add(Member::Datagrams(shared.clone()));
         }
         Self { shared, _service: service.clone() }
     }

@@ -7,7 +7,7 @@ use super::{Execution, Path, SendSide};
 use crate::memory::Access;
 use crate::soft::connection::{Attachment, Shared};
 use crate::soft::gather::Cursor;
-use crate::soft::wire_ring::{IN_SLOT, Kind, SEGMENT, Slot, flag};
+use crate::soft::wire_ring::{IN_SLOT, Kind, Ring, SEGMENT, Slot, flag};
 use crate::work::{LocalSlice, SendOperation, SendRequest, Slices, Status};
 
 impl SendSide {
@@ -20,6 +20,7 @@ impl SendSide {
         check_keys: bool,
         done: &mut u32,
     ) -> Execution {
+        let len = local.bytes();
         let Some(attachment) = qp.attachment() else { return Execution::Blocked };
         if !self.introduced {
             self.introduced = true;
@@ -41,11 +42,11 @@ impl SendSide {
             SendOperation::SendWithImmediate(value) => {
                 self.send(qp, attachment, request, Some(value), local, done)
             }
+            // Before the key: who has gone has taken its memory along.
             _ if attachment.ring.refusal(Ordering::Acquire).is_some() => {
                 Execution::Failed(Status::RetryExceeded)
             }
             SendOperation::Write { address, key } => {
-                let len = local.bytes();
                 let target =
                     match self.regions.locate(qp, key.0, address, len, Access::REMOTE_WRITE) {
                         Ok(target) => target,
@@ -57,7 +58,6 @@ impl SendSide {
                 }
             }
             SendOperation::Read { address, key } => {
-                let len = local.bytes();
                 let source = match self.regions.locate(qp, key.0, address, len, Access::REMOTE_READ)
                 {
                     Ok(source) => source,
@@ -133,6 +133,11 @@ impl SendSide {
     /// Sends `len` bytes over the link model: when they arrive (zero without a model).
     #[inline]
     fn travel(&mut self, qp: &Shared, len: u64) -> Result<u64, Status> {
+        if self.link.is_none() { Ok(0) } else { self.travel_modelled(qp, len) }
+    }
+
+    #[cold]
+    fn travel_modelled(&mut self, qp: &Shared, len: u64) -> Result<u64, Status> {
         let Some(link) = &self.link else { return Ok(0) };
         let mut link = link.lock();
         let Path { ack_timeout, retries, .. } = self.path;
@@ -151,15 +156,7 @@ impl SendSide {
         target: ptr::NonNull<u8>,
         len: u64,
     ) -> Execution {
-        let ring = &attachment.ring;
-        if !self.writing {
-            self.writing = true;
-            ring.writing().store(1, Ordering::Relaxed);
-            // With the fence after the refusal in `Core::fail`: either we see the refusal, or the
-            // peer sees that we write and waits until we have finished.
-            fence(Ordering::SeqCst);
-        }
-        if ring.refusal(Ordering::Relaxed).is_some() {
+        if !self.writing && !self.begin_writing(&attachment.ring) {
             return Execution::Failed(Status::RetryExceeded);
         }
         // Plain stores: with a reader on the other core, non-temporal ones were 10 % slower for windows
@@ -168,6 +165,16 @@ impl SendSide {
         // SAFETY: `locate` found `len` writable bytes; the slices are the poster's, keys checked.
         unsafe { Cursor::new(slices, 0).copy_out(target, len as u32) };
         Execution::Done
+    }
+
+    /// Tells the peer that its memory is being written until the batch ends. False if it refuses.
+    fn begin_writing(&mut self, ring: &Ring) -> bool {
+        self.writing = true;
+        ring.writing().store(1, Ordering::Relaxed);
+        // With the fence after the refusal in `Core::fail`: either we see the refusal, or the
+        // peer sees that we write and waits until we have finished.
+        fence(Ordering::SeqCst);
+        ring.refusal(Ordering::Relaxed).is_none()
     }
 
     /// Ends a batch of executions: lets the peer go on, and wakes it if it sleeps.
