@@ -6,10 +6,7 @@
 //! - `network`: frames from the peer.
 //! - `fate`: what became of what was sent: confirmed, lost, refused.
 //! - `output`: frames and bytes to send, and what changed.
-//! - `queues`: streams that somebody should look at.
-
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+//! - `queues`: streams that somebody should look at. [`Table`]: streams by number.
 
 use netchannel_units::{Claim, Class, StreamOffset};
 use netchannel_wire::StreamId;
@@ -29,6 +26,7 @@ pub mod items;
 mod network;
 mod output;
 mod queues;
+mod table;
 
 pub(crate) use accounts::AccountIndex;
 use accounts::Accounts;
@@ -36,6 +34,7 @@ pub use accounts::ApplicationId;
 pub use items::{Backlog, Carried, Control, Incoming, Outgoing, Placement, Role, StreamsConfig};
 pub use output::Sending;
 use queues::Queues;
+pub use table::Table;
 
 /// Streams that a side may have open at once. Half of what its peer puts up with: streams that one
 /// side is done with may live on at the other for a while.
@@ -43,13 +42,11 @@ pub const MAX_STREAMS: usize = MAX_PEER_STREAMS / 2;
 /// Streams of its peer that a side puts up with at once: 1 GiB or so.
 pub const MAX_PEER_STREAMS: usize = 1 << 20;
 
-type Table = HashMap<u32, Box<Stream>, BuildHasherDefault<IdHasher>>;
-
 /// The streams of one session. See the [crate documentation](crate) for the order of calls.
 #[derive(Debug)]
 pub struct Streams {
     config: StreamsConfig,
-    table: Table,
+    table: Table<Box<Stream>>,
     /// Streams in the table that the peer opened.
     theirs: usize,
     next_id: u32,
@@ -104,17 +101,17 @@ impl Streams {
 
     /// The sending half of a stream.
     pub fn send_half(&self, id: StreamId) -> Option<&SendHalf> {
-        self.table.get(&id.0).map(|s| &s.send)
+        self.table.get(id.0).map(|s| &s.send)
     }
 
     /// The receiving half of a stream.
     pub fn receive_half(&self, id: StreamId) -> Option<&ReceiveHalf> {
-        self.table.get(&id.0).map(|s| &s.receive)
+        self.table.get(id.0).map(|s| &s.receive)
     }
 
     /// Whether the peer has taken the stream (its OPENED came).
     pub fn is_opened(&self, id: StreamId) -> bool {
-        self.table.get(&id.0).is_some_and(|s| s.opening == Opening::Done)
+        self.table.get(id.0).is_some_and(|s| s.opening == Opening::Done)
     }
 
     /// Whether the sending half was given up (by either side).
@@ -124,7 +121,7 @@ impl Streams {
 
     /// The class of a stream.
     pub fn class(&self, id: StreamId) -> Option<Class> {
-        self.table.get(&id.0).map(|s| s.claim.class)
+        self.table.get(id.0).map(|s| s.claim.class)
     }
 
     // --- memory ---
@@ -137,6 +134,7 @@ impl Streams {
     /// An application for which more slabs would help. It is named once, until one
     /// [came](Self::add_slab) or [does not](Self::on_slab_denied).
     pub fn take_slab_demand(&mut self) -> Option<ApplicationId> {
+        self.settle();
         self.accounts.take_slab_demand()
     }
 
@@ -155,7 +153,7 @@ impl Streams {
     /// made [`poll_incoming`](Self::poll_incoming) name it; until then it is the engine's own
     /// process's. False, and nothing changed, if it is too late.
     pub fn assign(&mut self, id: StreamId, application: ApplicationId) -> bool {
-        let Some(stream) = self.table.get_mut(&id.0) else { return false };
+        let Some(stream) = self.table.get_mut(id.0) else { return false };
         if stream.receive.windows().next().is_some() {
             return false;
         }
@@ -168,7 +166,7 @@ impl Streams {
 
     /// Whose a stream is.
     pub fn application(&self, id: StreamId) -> Option<ApplicationId> {
-        self.table.get(&id.0).map(|stream| self.accounts.application(stream.account))
+        self.table.get(id.0).map(|stream| self.accounts.application(stream.account))
     }
 
     /// Forgets an application whose streams are all gone, and with it its slabs, in which nothing
@@ -197,8 +195,8 @@ impl Streams {
 
     /// Forgets a stream that both sides are done with.
     fn retire(&mut self, id: StreamId) {
-        if self.table.get(&id.0).is_some_and(|s| s.is_over())
-            && let Some(stream) = self.table.remove(&id.0)
+        if self.table.get(id.0).is_some_and(|s| s.is_over())
+            && let Some(stream) = self.table.remove(id.0)
         {
             self.accounts.on_stream_removed(stream.account);
             self.queues.closed.push_back(id);

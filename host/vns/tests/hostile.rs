@@ -94,11 +94,11 @@ fn scattered_bulk_bytes_end_the_session() {
     let mut streams = server(4);
     open(&mut streams, ID);
     data(&mut streams, 0, b"x", u32::MAX).unwrap();
-    let window = streams.receive_half(ID).unwrap().current().unwrap();
-    let grant = window.grant.unwrap();
     while let Some(outgoing) = streams.poll_control() {
         streams.on_control_sent(&outgoing.carried, VIA);
     }
+    let window = streams.receive_half(ID).unwrap().current().unwrap();
+    let grant = window.grant.unwrap();
     let mut error = None;
     for at in 1..20_000 {
         let frame =

@@ -46,11 +46,12 @@ fn hear_of(streams: &mut Streams, at: u64, backlog: u32) {
     streams.on_frame(NOW, VIA, &data).unwrap();
 }
 
-/// Bytes were written into a window, and the application reads them.
+/// Bytes were written into a window, and the application hears of them and reads them.
 fn take_written(streams: &mut Streams, grant: GrantId, from: u64, to: u64) {
     let range = ByteRange::between(StreamOffset::new(from), StreamOffset::new(to));
     let written = Frame::Written { stream: STREAM, grant, range, backlog: 0 };
     streams.on_frame(NOW, VIA, &written).unwrap();
+    while streams.poll_touched().is_some() {}
     assert!(streams.consume(NOW, STREAM, range.end));
 }
 

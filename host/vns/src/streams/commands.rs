@@ -30,7 +30,7 @@ impl Streams {
     /// # Errors
     /// Why nothing may be written.
     pub fn write(&mut self, id: StreamId, tail: StreamOffset) -> Result<(), StreamError> {
-        let stream = self.table.get_mut(&id.0).ok_or(StreamError::Closed)?;
+        let stream = self.table.get_mut(id.0).ok_or(StreamError::Closed)?;
         if let Some(code) = stream.send.stopped() {
             return Err(StreamError::Stopped(code));
         }
@@ -44,14 +44,14 @@ impl Streams {
     /// The application's bytes lie where the NIC can fetch them: more than a message's worth waits for
     /// a window rather than be copied.
     pub fn prefer_window(&mut self, id: StreamId) {
-        if let Some(stream) = self.table.get_mut(&id.0) {
+        if let Some(stream) = self.table.get_mut(id.0) {
             stream.send.prefer_window(self.config.eager_chunk);
         }
     }
 
     /// Takes back written bytes above `tail` that were not sent.
     pub fn unwrite(&mut self, id: StreamId, tail: StreamOffset) {
-        if let Some(stream) = self.table.get_mut(&id.0) {
+        if let Some(stream) = self.table.get_mut(id.0) {
             stream.send.unwrite(tail);
             self.queues.note_backlog(id, stream);
         }
@@ -59,7 +59,7 @@ impl Streams {
 
     /// Everything written was confirmed long ago.
     pub fn on_send_idle(&mut self, id: StreamId) {
-        if let Some(stream) = self.table.get_mut(&id.0) {
+        if let Some(stream) = self.table.get_mut(id.0) {
             stream.send.trim();
         }
     }
@@ -67,7 +67,7 @@ impl Streams {
     /// The application has read up to `upto`. False if that cannot be: then it is ignored.
     pub fn consume(&mut self, now: Timestamp, id: StreamId, upto: StreamOffset) -> bool {
         let limits = self.limits();
-        let Some(stream) = self.table.get_mut(&id.0) else { return true };
+        let Some(stream) = self.table.get_mut(id.0) else { return true };
         if !stream.receive.consume(upto, self.accounts.pool(stream.account)) {
             return false;
         }
@@ -84,7 +84,7 @@ impl Streams {
 
     /// The application has written its last byte.
     pub fn finish(&mut self, id: StreamId) {
-        if let Some(stream) = self.table.get_mut(&id.0)
+        if let Some(stream) = self.table.get_mut(id.0)
             && stream.send.finish()
         {
             self.queues.note_backlog(id, stream);
@@ -94,7 +94,7 @@ impl Streams {
 
     /// The application gives up sending.
     pub fn reset(&mut self, id: StreamId, code: u32) {
-        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        let Some(stream) = self.table.get_mut(id.0) else { return };
         if stream.send.reset() {
             stream.reset_code = code;
             self.queues.note_backlog(id, stream);
@@ -106,7 +106,7 @@ impl Streams {
     /// The application reads no more.
     pub fn stop(&mut self, id: StreamId, code: u32) {
         let limits = self.limits();
-        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        let Some(stream) = self.table.get_mut(id.0) else { return };
         // A window that the peer may write into comes back with its FIN or its RETURN: STOP makes
         // it reset.
         if stream.receive.stop(self.accounts.pool(stream.account)) {
@@ -121,7 +121,7 @@ impl Streams {
     pub fn release(&mut self, id: StreamId, code: u32) {
         self.finish(id);
         self.stop(id, code);
-        if let Some(stream) = self.table.get_mut(&id.0) {
+        if let Some(stream) = self.table.get_mut(id.0) {
             stream.released = true;
         }
         self.retire(id);
@@ -130,7 +130,7 @@ impl Streams {
     /// Refuses a stream that the peer opened, instead of giving it to an application: the opener
     /// sees RESET and STOP with `code` and never OPENED.
     pub fn refuse(&mut self, id: StreamId, code: u32) {
-        if let Some(stream) = self.table.get_mut(&id.0) {
+        if let Some(stream) = self.table.get_mut(id.0) {
             stream.owed = stream.owed & !Owed::OPENED;
         }
         self.reset(id, code);
@@ -145,11 +145,12 @@ impl Streams {
 
     /// Gives up windows of streams that were idle for long.
     pub fn on_timeout(&mut self, now: Timestamp) {
+        let waited = !self.queues.idle.is_empty();
         while let Some(&(at, id)) = self.queues.idle.front()
             && at <= now
         {
             self.queues.idle.pop_front();
-            let Some(stream) = self.table.get_mut(&id.0) else { continue };
+            let Some(stream) = self.table.get_mut(id.0) else { continue };
             stream.in_idle_queue = false;
             if stream.last_active + IDLE_RELEASE > now {
                 self.queues.note_idle(id, stream);
@@ -160,7 +161,7 @@ impl Streams {
                 self.queues.owe(id, stream, Owed::RECALL);
             }
         }
-        if self.queues.idle.is_empty() {
+        if waited && self.queues.idle.is_empty() {
             self.queues.trim();
         }
     }
@@ -181,7 +182,7 @@ impl Streams {
                 return;
             }
             let Some((_, id)) = self.queues.idle.pop_front() else { return };
-            let Some(stream) = self.table.get_mut(&id.0) else { continue };
+            let Some(stream) = self.table.get_mut(id.0) else { continue };
             stream.in_idle_queue = false;
             let granted = stream.receive.windows().any(|window| window.grant.is_some());
             if granted || stream.account != account {

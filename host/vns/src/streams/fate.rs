@@ -31,7 +31,7 @@ impl Streams {
     /// The chunks of a stream that these begin with are confirmed. Returns how many they are, and their
     /// bytes.
     fn on_chunks_confirmed(&mut self, id: StreamId, carried: &[Carried]) -> (usize, u64) {
-        let mut entry = self.table.get_mut(&id.0);
+        let mut entry = self.table.get_mut(id.0);
         let (mut count, mut bytes, mut again) = (0, 0, false);
         for item in carried {
             let &Carried::Chunk { stream, range, bulk } = item else { break };
@@ -64,7 +64,7 @@ impl Streams {
                 self.on_chunks_confirmed(stream, std::slice::from_ref(carried));
             }
             Carried::Control { stream: id, what } => {
-                let Some(stream) = self.table.get_mut(&id.0) else { return };
+                let Some(stream) = self.table.get_mut(id.0) else { return };
                 stream.unconfirmed = stream.unconfirmed.saturating_sub(1);
                 if what.has(Owed::OPEN) && matches!(stream.opening, Opening::Sent(_)) {
                     stream.opening = Opening::Known;
@@ -100,14 +100,14 @@ impl Streams {
     pub fn on_lost(&mut self, carried: &Carried) {
         match *carried {
             Carried::Chunk { stream: id, range, bulk } => {
-                let Some(stream) = self.table.get_mut(&id.0) else { return };
+                let Some(stream) = self.table.get_mut(id.0) else { return };
                 stream.send.on_lost(range, bulk);
                 self.queues.note_backlog(id, stream);
                 self.queues.note_return(id, stream);
                 self.retire(id);
             }
             Carried::Control { stream: id, what } => {
-                let Some(stream) = self.table.get_mut(&id.0) else { return };
+                let Some(stream) = self.table.get_mut(id.0) else { return };
                 stream.unconfirmed = stream.unconfirmed.saturating_sub(1);
                 let again = match what {
                     // The bytes were lost for the peer, too: it sends them again by itself.
@@ -147,7 +147,7 @@ impl Streams {
     /// A refusal is known to the peer, or void: credit may follow.
     fn refusal_settled(&mut self, id: StreamId) {
         let limits = self.limits();
-        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        let Some(stream) = self.table.get_mut(id.0) else { return };
         stream.refusals = stream.refusals.saturating_sub(1);
         if stream.refusals > 0 {
             return;
@@ -179,7 +179,7 @@ impl Streams {
     /// False if there is no room yet.
     fn feed(&mut self, account: AccountIndex, id: StreamId) -> bool {
         let limits = self.limits();
-        let Some(stream) = self.table.get_mut(&id.0) else { return true };
+        let Some(stream) = self.table.get_mut(id.0) else { return true };
         let waits = stream.refusals == 0
             && stream.receive.wants_more()
             && stream.receive.current().is_none();

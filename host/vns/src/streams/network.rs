@@ -4,10 +4,8 @@ use netchannel_units::{ByteRange, ChannelId, Claim, StreamOffset, Timestamp};
 use netchannel_wire::frame::GrantId;
 use netchannel_wire::{Frame, StreamId};
 
-use super::accounts::Accounts;
-use super::items::{Incoming, Placement, StreamsConfig};
-use super::queues::Queues;
-use super::{MAX_PEER_STREAMS, Streams};
+use super::items::{Incoming, Placement};
+use super::{MAX_PEER_STREAMS, Streams, Table};
 use crate::error::ProtocolError;
 use crate::receive::{Arrival, Piece, Upgrade, Violation};
 use crate::send::{Grant, SendHalf};
@@ -115,7 +113,7 @@ impl Streams {
     /// A frame for a stream that is not in the table: late if it was there once.
     fn on_stray(&self, id: StreamId) -> Result<Placement, ProtocolError> {
         // A stream in the table whose OPEN was never sent is as unknown to the peer as any.
-        let late = !self.table.contains_key(&id.0)
+        let late = !self.table.contains(id.0)
             && if self.is_ours(id) { id.0 < self.next_id } else { self.seen.contains(id) };
         if late { Ok(Placement::None) } else { Err(ProtocolError::UnknownStream(id)) }
     }
@@ -197,10 +195,7 @@ impl Streams {
             Arrival::Discard => Placement::None,
             Arrival::Place { out_of_order } => Placement::Copy { out_of_order },
         };
-        let (accounts, grant) = (&mut self.accounts, &mut self.next_grant);
-        if arrived(&self.config, accounts, &mut self.queues, grant, (id, stream), backlog) {
-            self.retire(id);
-        }
+        self.queues.note_arrival(id, backlog);
         Ok(placement)
     }
 
@@ -221,11 +216,55 @@ impl Streams {
             .receive
             .on_written(range, grant, self.accounts.pool(stream.account))
             .map_err(|violation| protocol_error(id, range, grant, violation))?;
-        let (accounts, grant) = (&mut self.accounts, &mut self.next_grant);
-        if arrived(&self.config, accounts, &mut self.queues, grant, (id, stream), backlog) {
+        self.queues.note_arrival(id, backlog);
+        Ok(Placement::InPlace { bytes: range.len(), out_of_order })
+    }
+
+    /// What follows from the bytes that arrived, once for all frames of a pass: the application may
+    /// read, the peer may deserve a window or credit.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        if !self.queues.arrivals.is_empty() {
+            self.settle_arrivals();
+        }
+    }
+
+    fn settle_arrivals(&mut self) {
+        let mut arrivals = std::mem::take(&mut self.queues.arrivals);
+        for (id, backlog) in arrivals.drain(..) {
+            self.on_arrived(id, backlog);
+        }
+        self.queues.arrivals = arrivals;
+    }
+
+    /// Bytes of a stream arrived, in order or not; `backlog` wait behind the last of them.
+    fn on_arrived(&mut self, id: StreamId, backlog: u32) {
+        let limits = self.limits();
+        let Some(stream) = self.table.get_mut(id.0) else { return };
+        let mut owed = Owed::NONE;
+        // Writers of small pieces never show a backlog, but their credit runs out.
+        let backlog = u64::from(backlog).max(stream.receive.pressure());
+        if backlog > self.config.eager_chunk && stream.knows_windows() {
+            let grant = GrantId(self.next_grant);
+            let account = self.accounts.get(stream.account);
+            let upgrade = stream.receive.upgrade(backlog, grant, limits, &mut account.pool);
+            if matches!(upgrade, Upgrade::Granted | Upgrade::Short) {
+                self.next_grant = self.next_grant.wrapping_add(1);
+                owed |= Owed::WINDOW;
+            }
+            account.slab_wanted |= matches!(upgrade, Upgrade::NoRoom | Upgrade::Short);
+        }
+        if stream.receive.credit_due(limits) {
+            owed |= Owed::CREDIT;
+        }
+        if !owed.is_empty() {
+            self.queues.owe(id, stream, owed);
+        }
+        self.queues.note_idle(id, stream);
+        self.queues.touch(id, stream);
+        if stream.is_over() {
             self.retire(id);
         }
-        Ok(Placement::InPlace { bytes: range.len(), out_of_order })
     }
 
     fn on_window(
@@ -281,44 +320,10 @@ impl Streams {
     }
 }
 
-/// Bytes arrived in order or not: the application may read, the peer may deserve a window. True if
-/// the stream is over.
-fn arrived(
-    config: &StreamsConfig,
-    accounts: &mut Accounts,
-    queues: &mut Queues,
-    next_grant: &mut u32,
-    (id, stream): (StreamId, &mut Stream),
-    backlog: u32,
-) -> bool {
-    let limits = config.receive_limits();
-    let mut owed = Owed::NONE;
-    // Writers of small pieces never show a backlog, but their credit runs out.
-    let backlog = u64::from(backlog).max(stream.receive.pressure());
-    if backlog > config.eager_chunk && stream.knows_windows() {
-        let grant = GrantId(*next_grant);
-        let account = accounts.get(stream.account);
-        let upgrade = stream.receive.upgrade(backlog, grant, limits, &mut account.pool);
-        if matches!(upgrade, Upgrade::Granted | Upgrade::Short) {
-            *next_grant = next_grant.wrapping_add(1);
-            owed |= Owed::WINDOW;
-        }
-        account.slab_wanted |= matches!(upgrade, Upgrade::NoRoom | Upgrade::Short);
-    }
-    if stream.receive.credit_due(limits) {
-        owed |= Owed::CREDIT;
-    }
-    if !owed.is_empty() {
-        queues.owe(id, stream, owed);
-    }
-    queues.note_idle(id, stream);
-    queues.touch(id, stream);
-    stream.is_over()
-}
-
 /// The stream, if the peer can know it.
-fn known(table: &mut super::Table, id: StreamId) -> Option<&mut Stream> {
-    table.get_mut(&id.0).map(|s| &mut **s).filter(|s| s.opening != Opening::New)
+#[inline]
+fn known(table: &mut Table<Box<Stream>>, id: StreamId) -> Option<&mut Stream> {
+    table.get_mut(id.0).map(|s| &mut **s).filter(|s| s.opening != Opening::New)
 }
 
 fn protocol_error(

@@ -17,6 +17,7 @@ impl Streams {
     /// them: no message through a Channel that [`has_refusals`](Self::has_refusals) may acknowledge
     /// more than the one before.
     pub fn poll_control(&mut self) -> Option<Outgoing> {
+        self.settle();
         self.feed_starved();
         while let Some(&due) = self.queues.due.front() {
             match due {
@@ -39,7 +40,7 @@ impl Streams {
                         return Some(outgoing);
                     }
                     self.queues.due.pop_front();
-                    if let Some(stream) = self.table.get_mut(&id.0) {
+                    if let Some(stream) = self.table.get_mut(id.0) {
                         stream.in_owing_queue = false;
                         self.retire(id);
                     }
@@ -79,7 +80,7 @@ impl Streams {
     fn next_owed(&mut self, id: StreamId) -> Option<Outgoing> {
         let limits = self.limits();
         let eager = netchannel_units::StreamOffset::new(self.config.eager_credit);
-        let stream = self.table.get_mut(&id.0)?;
+        let stream = self.table.get_mut(id.0)?;
         loop {
             let what = stream.ready().first();
             let receive = &mut stream.receive;
@@ -155,7 +156,7 @@ impl Streams {
         if what == Owed::REFUSE {
             self.queues.on_refusal_sent(id, via);
         }
-        let Some(stream) = self.table.get_mut(&id.0) else { return };
+        let Some(stream) = self.table.get_mut(id.0) else { return };
         stream.unconfirmed += 1;
         stream.owed = stream.owed & !what;
         match what {
@@ -175,7 +176,7 @@ impl Streams {
     /// The next stream whose sendable bytes changed.
     pub fn poll_backlog(&mut self) -> Option<Backlog> {
         while let Some(id) = self.queues.backlogs.pop_front() {
-            let Some(stream) = self.table.get_mut(&id.0) else { continue };
+            let Some(stream) = self.table.get_mut(id.0) else { continue };
             stream.in_backlog_queue = false;
             if stream.may_send() {
                 return Some(Backlog {
@@ -191,15 +192,16 @@ impl Streams {
 
     /// The application should see the stream's state, for a reason of the engine's.
     pub fn touch(&mut self, id: StreamId) {
-        if let Some(stream) = self.table.get_mut(&id.0) {
+        if let Some(stream) = self.table.get_mut(id.0) {
             self.queues.touch(id, stream);
         }
     }
 
     /// The next stream whose state the application should see.
     pub fn poll_touched(&mut self) -> Option<StreamId> {
+        self.settle();
         let id = self.queues.touched.pop_front()?;
-        if let Some(stream) = self.table.get_mut(&id.0) {
+        if let Some(stream) = self.table.get_mut(id.0) {
             stream.in_touched_queue = false;
         }
         Some(id)
@@ -212,12 +214,13 @@ impl Streams {
 
     /// The next stream that is gone; its number never comes back.
     pub fn poll_closed(&mut self) -> Option<StreamId> {
+        self.settle();
         self.queues.closed.pop_front()
     }
 
     /// A stream that has bytes to send and may: looked up once for all of its chunks.
     pub fn sending(&mut self, id: StreamId) -> Option<Sending<'_>> {
-        let stream = self.table.get_mut(&id.0).filter(|s| s.may_send())?;
+        let stream = self.table.get_mut(id.0).filter(|s| s.may_send())?;
         let (eager, bulk_min) = (self.config.eager_chunk, self.config.bulk_min);
         Some(Sending { id, claim: stream.claim, half: &mut stream.send, eager, bulk_min })
     }

@@ -37,6 +37,9 @@ pub(super) struct Queues {
     refusals: Vec<(ChannelId, usize)>,
     pub(super) backlogs: VecDeque<StreamId>,
     pub(super) touched: VecDeque<StreamId>,
+    /// Streams whose bytes arrived, in runs, and what waits behind the last of each run: see
+    /// `Streams::settle`.
+    pub(super) arrivals: Vec<(StreamId, u32)>,
     pub(super) incoming: VecDeque<Incoming>,
     pub(super) idle: VecDeque<(Timestamp, StreamId)>,
     pub(super) closed: VecDeque<StreamId>,
@@ -51,6 +54,7 @@ impl Queues {
         self.due.shrink_to(IDLE_CAPACITY);
         self.incoming.shrink_to(IDLE_CAPACITY);
         self.idle.shrink_to(IDLE_CAPACITY);
+        self.arrivals.shrink_to(IDLE_CAPACITY);
         for queue in [&mut self.backlogs, &mut self.touched, &mut self.closed] {
             queue.shrink_to(IDLE_CAPACITY);
         }
@@ -68,6 +72,14 @@ impl Queues {
         if !stream.in_touched_queue {
             stream.in_touched_queue = true;
             self.touched.push_back(id);
+        }
+    }
+
+    #[inline]
+    pub(super) fn note_arrival(&mut self, id: StreamId, backlog: u32) {
+        match self.arrivals.last_mut() {
+            Some((last, behind)) if *last == id => *behind = backlog,
+            _ => self.arrivals.push((id, backlog)),
         }
     }
 

@@ -351,7 +351,7 @@ fn on_links_that_lose_and_dawdle() {
             links: [lossy, late, slow, fabric()],
             control_delay: Duration::from_micros(200),
             every: Duration::from_micros(300),
-            bytes: 500_000,
+            bytes: 1_000_000,
             ..Shape::default()
         });
         assert!(outcome.failovers > 2, "{} fences", outcome.failovers);
