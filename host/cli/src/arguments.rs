@@ -111,7 +111,7 @@ Examples:
   netchannel recv --listen 0.0.0.0:4792 -o log --keep      writes log, log.2, log.3 ...
 
 The bytes are in FILE.partial until their checksum has been compared; there they stay if the
-stream breaks (exit code 5).")]
+stream breaks (exit code 5). Then they replace FILE, if there is one.")]
 pub(crate) struct RecvArgs {
     #[arg(
         long,

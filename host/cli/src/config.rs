@@ -4,9 +4,9 @@ mod file;
 
 use std::path::Path;
 
-use netchannel::{Config, DeviceChoice};
+use netchannel::{Config, DeviceChoice, Poller};
 
-use crate::arguments::{Cli, EngineArgs, Processors};
+use crate::arguments::{Cli, Command, EngineArgs, Processors};
 use crate::config::file::File;
 use crate::exit::Problem;
 use crate::link;
@@ -38,6 +38,9 @@ impl Settings {
             engine.apply(&mut stack)?;
         }
         stack.attach = cli.command.attach().map(Path::to_owned);
+        if stack.attach.is_some() {
+            refuse_engines_own(cli)?;
+        }
         stack.check().map_err(|error| Problem::Usage(error.to_string()))?;
         let arguments = same(cli, &stack);
         Ok(Self { log, stack, arguments })
@@ -45,6 +48,22 @@ impl Settings {
 }
 
 impl EngineArgs {
+    /// What the engine alone can follow, and whether it was given.
+    fn of_the_engine(&self) -> Vec<(&'static str, bool)> {
+        vec![
+            ("--channels", self.channels.is_some()),
+            ("--latency-channels", self.latency_channels.is_some()),
+            ("--groups", self.groups.is_some()),
+            ("--policy", self.policy.is_some()),
+            ("--congestion", self.congestion.is_some()),
+            ("--poller", self.poller.is_some()),
+            ("--pollers", self.pollers.is_some()),
+            ("--pin", self.pin.is_some()),
+            ("--window", self.window.is_some()),
+            ("--link", self.link.is_some()),
+        ]
+    }
+
     fn apply(&self, stack: &mut Config) -> Result<(), Problem> {
         set(&mut stack.channels, self.channels);
         set(&mut stack.latency_channels, self.latency_channels);
@@ -56,6 +75,15 @@ impl EngineArgs {
         set(&mut stack.pin, self.pin.clone().map(|pin| pin.0));
         set(&mut stack.idle, self.idle);
         set(&mut stack.window, self.window);
+        let cores = [("--pollers", self.pollers.is_some()), ("--pin", self.pin.is_some())];
+        if let (Poller::Inline, Some((name, _))) =
+            (stack.poller, cores.into_iter().find(|(_, given)| *given))
+        {
+            return Err(Problem::Usage(format!(
+                "{name} is about polling cores, and the poller is inline: say --poller dedicated \
+                 as well"
+            )));
+        }
         if self.link.is_some() {
             match &stack.device {
                 DeviceChoice::Auto => stack.device = DeviceChoice::from("soft"),
@@ -70,6 +98,22 @@ impl EngineArgs {
             stack.soft.link = self.link;
         }
         Ok(())
+    }
+}
+
+/// Refuses arguments that only the engine of the other process can follow.
+fn refuse_engines_own(cli: &Cli) -> Result<(), Problem> {
+    // With --local they are the other process's, which has an engine of its own.
+    if !matches!(cli.command, Command::Send(_) | Command::Recv(_)) {
+        return Ok(());
+    }
+    let engine = cli.command.engine().map_or_else(Vec::new, EngineArgs::of_the_engine);
+    match engine.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Problem::Usage(format!(
+            "{name} is for `netchannel engine` to say, with --attach: of all settings only --idle is \
+             this process's own"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -96,9 +140,11 @@ fn same(cli: &Cli, stack: &Config) -> Vec<String> {
     add("policy", stack.policy.to_string());
     add("congestion", stack.congestion.to_string());
     add("poller", stack.poller.to_string());
-    add("pollers", stack.polling_cores.to_string());
-    if !stack.pin.is_empty() {
-        add("pin", Processors(stack.pin.clone()).to_string());
+    if stack.poller == Poller::Dedicated {
+        add("pollers", stack.polling_cores.to_string());
+        if !stack.pin.is_empty() {
+            add("pin", Processors(stack.pin.clone()).to_string());
+        }
     }
     add("idle", stack.idle.to_string());
     add("window", stack.window.to_string());

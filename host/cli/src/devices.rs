@@ -4,11 +4,20 @@ use netchannel::{DeviceAttributes, PlanRow, Worker, devices, offload_plan};
 use serde_json::{Value, json};
 
 use crate::arguments::DevicesArgs;
+use crate::exit::Problem;
 use crate::output;
 
-/// Lists devices.
-pub(crate) fn run(arguments: &DevicesArgs) -> anyhow::Result<()> {
-    let list = devices();
+/// Lists devices: all, or the one of this name.
+pub(crate) fn run(arguments: &DevicesArgs, device: Option<&str>) -> anyhow::Result<()> {
+    let mut list = devices();
+    if let Some(name) = device.filter(|name| *name != "auto") {
+        let known: Vec<_> = list.devices.iter().map(|device| device.name.clone()).collect();
+        list.devices.retain(|device| device.name == name);
+        if list.devices.is_empty() {
+            return Err(Problem::UnknownDevice { name: name.into(), known }.into());
+        }
+        list.unavailable.clear();
+    }
     if arguments.json {
         let devices: Vec<Value> = list.devices.iter().map(as_json).collect();
         let unavailable: Vec<Value> = list
@@ -25,8 +34,7 @@ pub(crate) fn run(arguments: &DevicesArgs) -> anyhow::Result<()> {
     for (provider, reason) in &list.unavailable {
         text += &format!("{provider}: none ({reason})\n");
     }
-    output::print(&text);
-    Ok(())
+    Ok(output::print(&text)?)
 }
 
 /// Abilities by name, in the order in which they are shown.

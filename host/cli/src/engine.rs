@@ -8,6 +8,7 @@ use netchannel_workloads::child;
 
 use crate::arguments::ServeArgs;
 use crate::config::Settings;
+use crate::exit;
 use crate::interrupt::AtInterrupt;
 use crate::output;
 
@@ -17,16 +18,16 @@ pub(crate) fn run(arguments: &ServeArgs, settings: &Settings) -> anyhow::Result<
         child::end_with_parent()?;
     }
     let runtime = Runtime::start(settings.stack.clone()).context("cannot start NetChannel")?;
-    let server = runtime.serve(&arguments.attach)?;
-    eprintln!(
-        "netchannel: serving applications at {}, device {} ({})",
+    let server = runtime.serve(&arguments.attach).map_err(exit::cannot_serve)?;
+    output::say(&format!(
+        "serving applications at {}, device {} ({})",
         server.path().display(),
         runtime.device_name(),
         runtime.device_reason()
-    );
+    ));
     if arguments.json {
         let line = serde_json::json!({ "tool": "engine", "serving": server.path() });
-        output::print(&format!("{line}\n"));
+        output::print(&format!("{line}\n"))?;
     }
     // Ends in order on a signal: applications hear of it, and the socket goes.
     let (stop, stopped) = mpsc::channel::<()>();

@@ -7,6 +7,10 @@ use std::process::ExitCode;
 use netchannel::Error as StackError;
 use netchannel_verbs::Error as VerbsError;
 use netchannel_workloads::Error as WorkloadError;
+use netchannel_workloads::error::listen_advice;
+
+use crate::address::Address;
+use crate::output;
 
 /// Something failed that has no code of its own.
 pub(crate) const FAILED: u8 = 1;
@@ -45,6 +49,21 @@ pub(crate) enum Problem {
     /// A name without an address.
     #[error("cannot find the address of `{host}`: {reason}; check the name")]
     UnknownHost { host: String, reason: String },
+    /// A name to listen on without an address.
+    #[error("cannot find the address of `{host}` to listen on: {reason}; check the name")]
+    UnknownOwnHost { host: String, reason: String },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {reason}{advice}")]
+    Listen { address: String, reason: String, advice: &'static str },
+    /// A path where no application can find the engine.
+    #[error("{reason}{advice}")]
+    Serve { reason: String, advice: &'static str },
+    /// No device of that name.
+    #[error("unknown device `{name}`; known devices: {}", known.join(", "))]
+    UnknownDevice { name: String, known: Vec<String> },
+    /// The client of a measurement ended it.
+    #[error("the client left before it had a result; what it printed says why")]
+    ClientLeft,
     /// A transfer did not come to its end.
     #[error("the stream broke after {bytes} bytes: {reason}{kept}")]
     Broken { bytes: u64, reason: String, kept: String },
@@ -70,7 +89,11 @@ impl Problem {
         match self {
             Self::Usage(_) | Self::Settings { .. } => USAGE,
             Self::UnknownHost { .. } => UNREACHABLE,
-            Self::Broken { .. } | Self::Mismatch { .. } | Self::Foreign(_) => BROKEN,
+            Self::UnknownOwnHost { .. } | Self::Listen { .. } | Self::Serve { .. } => ADDRESS,
+            Self::UnknownDevice { .. } => NO_DEVICE,
+            Self::Broken { .. } | Self::Mismatch { .. } | Self::Foreign(_) | Self::ClientLeft => {
+                BROKEN
+            }
             Self::Refused(_) | Self::File { .. } => FAILED,
         }
     }
@@ -81,17 +104,60 @@ impl Problem {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "; free some space, or write somewhere else"
             }
+            io::ErrorKind::PermissionDenied if what == "create" => {
+                "; choose a folder that you may write to"
+            }
             io::ErrorKind::PermissionDenied => "; check its permissions",
+            io::ErrorKind::NotFound if what == "create" => "; make its folder first",
+            io::ErrorKind::IsADirectory => "; name a file",
+            io::ErrorKind::WouldBlock => "; another process receives into it, choose another name",
             _ => "",
         };
         Self::File { what, path: path.into(), source, hint: hint.into() }
     }
 }
 
+impl Problem {
+    /// The same for a name of this host.
+    pub(crate) fn for_own_address(self) -> Self {
+        match self {
+            Self::UnknownHost { host, reason } => Self::UnknownOwnHost { host, reason },
+            other => other,
+        }
+    }
+}
+
+/// Why nothing can be received at `address`.
+pub(crate) fn cannot_listen(address: &Address, error: StackError) -> anyhow::Error {
+    match &error {
+        StackError::System { source, .. } => {
+            let (address, reason) = (address.to_string(), source.to_string());
+            Problem::Listen { address, reason, advice: listen_advice(source.kind()) }.into()
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
+    }
+}
+
+/// Why applications cannot be served at a path.
+pub(crate) fn cannot_serve(error: StackError) -> anyhow::Error {
+    let reason = error.to_string();
+    let advice = match error.kind() {
+        _ if reason.contains("choose another") => "",
+        io::ErrorKind::AddrInUse => "; choose another path",
+        io::ErrorKind::NotFound => "; make its folder first",
+        io::ErrorKind::PermissionDenied => "; choose a folder that you may write to",
+        _ => "",
+    };
+    match error {
+        StackError::System { .. } => Problem::Serve { reason, advice }.into(),
+        _ => error.into(),
+    }
+}
+
 /// Says `error` on standard error; its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let code = code(error);
-    eprintln!("netchannel: {}{}", sentence(error), hint(code, error));
+    output::say(&format!("{}{}", sentence(error), hint(code)));
     ExitCode::from(code)
 }
 
@@ -108,16 +174,8 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-fn hint(code: u8, error: &anyhow::Error) -> &'static str {
-    let stack = |cause: &&(dyn std::error::Error + 'static)| match cause.downcast_ref() {
-        // Those say themselves what to do.
-        Some(StackError::Attach { .. }) | None => false,
-        Some(_) => true,
-    };
-    let stack = error.chain().any(|cause| stack(&cause));
+fn hint(code: u8) -> &'static str {
     match code {
-        UNREACHABLE if stack => "; check the address, and that the other side was started first",
-        ADDRESS if stack => "; is another program using the port? Choose another",
         NO_DEVICE => "; `netchannel devices` lists them",
         _ => "",
     }

@@ -7,6 +7,8 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::output;
+
 type Cleanup = Box<dyn FnOnce() + Send>;
 
 static CLEANUPS: Mutex<Vec<(u64, Cleanup)>> = Mutex::new(Vec::new());
@@ -21,10 +23,7 @@ pub(crate) fn watch() -> anyhow::Result<()> {
                 for (_, cleanup) in take_all() {
                     cleanup();
                 }
-                eprintln!(
-                    "netchannel: {}",
-                    if signal == SIGINT { "interrupted" } else { "terminated" }
-                );
+                output::say(if signal == SIGINT { "interrupted" } else { "terminated" });
                 std::process::exit(128 + signal);
             }
         })

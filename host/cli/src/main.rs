@@ -43,14 +43,14 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     // Children of runs do nothing else, and above all nothing that costs time.
     if let Command::Child { task } = &cli.command {
-        output::print(&netchannel_workloads::child::run(task)?);
+        output::print(&netchannel_workloads::child::run(task)?)?;
         return Ok(());
     }
     let settings = Settings::resolve(&cli)?;
     output::log(&settings.log)?;
     interrupt::watch()?;
     match cli.command {
-        Command::Devices(arguments) => devices::run(&arguments),
+        Command::Devices(arguments) => devices::run(&arguments, cli.device.as_deref()),
         Command::Demo(arguments) => demo::run(&arguments, settings),
         Command::Recv(arguments) => recv::run(&arguments, &settings),
         Command::Send(arguments) => send::run(&arguments, &settings),

@@ -1,30 +1,64 @@
 //! Printing.
 
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use anyhow::Context;
 use serde::Serialize;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
+use crate::exit::Problem;
+
 /// Prints `text` as it is. Whoever reads our output may stop early; that is no error.
-pub(crate) fn print(text: &str) {
+pub(crate) fn print(text: &str) -> Result<(), Problem> {
     let mut output = std::io::stdout().lock();
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(source) if source.kind() != ErrorKind::BrokenPipe => {
+            Err(Problem::file("write to", "standard output", source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says a line on standard error, in one piece: processes that share it do not mix their lines. Where
+/// it cannot be written there is nobody to tell.
+pub(crate) fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("netchannel: {line}\n").as_bytes());
 }
 
 /// Prints `value` as one JSON document.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value).context("writing JSON")?;
-    print(&(text + "\n"));
-    Ok(())
+    Ok(print(&(text + "\n"))?)
 }
 
 /// Sends what the stack logs to standard error.
 pub(crate) fn log(level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| crate::exit::Problem::Usage(format!("log level `{level}`: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let wrong = |reason: &str| Problem::Usage(format!("log level `{level}`: {reason}"));
+    if let Some(word) = level.split(',').find(|word| !names_something(word)) {
+        return Err(wrong(&format!(
+            "`{word}` is no level (error, warn, info, debug, trace) and no filter such as \
+             netchannel=debug"
+        ))
+        .into());
+    }
+    let filter = EnvFilter::try_new(level).map_err(|error| wrong(&error.to_string()))?;
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && !plain)
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr)
+        .init();
     Ok(())
+}
+
+/// Whether a part of a filter can match something: a single word is a level, or a part of the stack.
+fn names_something(word: &str) -> bool {
+    let word = word.trim();
+    word.contains(['=', '['])
+        || word.starts_with("netchannel")
+        || word.parse::<LevelFilter>().is_ok()
 }
 
 /// Lines of cells under each other: the first column to the left, the others to the right.

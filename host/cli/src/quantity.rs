@@ -50,6 +50,9 @@ pub(crate) fn rate(text: &str) -> Result<Bandwidth, String> {
 
 /// A short time: `5us`, `1.5ms`, `200ns`, `1s`.
 pub(crate) fn delay(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let wrong = || format!("`{text}` is no time; write for example 5us or 1.5ms");
     let (number, unit) = [("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0)]
         .into_iter()
@@ -126,6 +129,7 @@ mod tests {
         for text in ["", "K", "-1", "1.5M", "1 parsec", "99999999999G"] {
             assert!(bytes(text).is_err(), "{text}");
         }
+        assert_eq!(delay("0"), Ok(Duration::ZERO));
         assert!(size("0").is_err() && size("2G").is_err());
     }
 

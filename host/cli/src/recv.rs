@@ -29,14 +29,14 @@ pub(crate) fn run(arguments: &RecvArgs, settings: &Settings) -> anyhow::Result<(
     Destination::check(&arguments.output)?;
     let runtime = Runtime::start(settings.stack.clone()).context("cannot start NetChannel")?;
     let listener = runtime
-        .listen(arguments.listen.resolve()?)
-        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    eprintln!(
-        "netchannel: listening on {}, device {} ({})",
+        .listen(arguments.listen.resolve().map_err(Problem::for_own_address)?)
+        .map_err(|error| exit::cannot_listen(&arguments.listen, error))?;
+    output::say(&format!(
+        "listening on {}, device {} ({})",
         listener.local_addr(),
         runtime.device_name(),
         runtime.device_reason()
-    );
+    ));
     if arguments.json {
         local::announce(listener.local_addr())?;
     }
@@ -51,7 +51,7 @@ fn serve(arguments: &RecvArgs, listener: &Listener, runtime: &Runtime) -> anyhow
         let path = numbered(&arguments.output, number);
         let result = one(stream, &path, arguments.json, runtime);
         match result {
-            Err(error) if arguments.keep => eprintln!("netchannel: {}", exit::sentence(&error)),
+            Err(error) if arguments.keep => output::say(&exit::sentence(&error)),
             other if !arguments.keep => return other,
             _ => {}
         }
@@ -71,6 +71,7 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 
 fn one(mut stream: Stream, path: &Path, as_json: bool, runtime: &Runtime) -> anyhow::Result<()> {
     let peer = stream.info().peer;
+    let before = runtime.stats();
     let start = Instant::now();
     let received = Destination::open(path)
         .map_err(ReceiveFailure::from)
@@ -87,11 +88,11 @@ fn one(mut stream: Stream, path: &Path, as_json: bool, runtime: &Runtime) -> any
     };
     let seconds = start.elapsed().as_secs_f64();
     let gbps = bytes as f64 * 8.0 / seconds / 1e9;
-    eprintln!(
-        "netchannel: received {} from {peer} in {seconds:.2} s ({gbps:.2} Gb/s), BLAKE3 {checksum} \
+    output::say(&format!(
+        "received {} from {peer} in {seconds:.2} s ({gbps:.2} Gb/s), BLAKE3 {checksum} \
          compared",
         show_bytes(bytes)
-    );
+    ));
     end(stream);
     if as_json {
         let stats = runtime.stats();
@@ -102,10 +103,10 @@ fn one(mut stream: Stream, path: &Path, as_json: bool, runtime: &Runtime) -> any
             "seconds": seconds,
             "gbps": gbps,
             "blake3": checksum.to_string(),
-            "copied_bytes": stats.copied_bytes,
-            "placed_out_of_order": stats.placed_out_of_order,
+            "copied_bytes": stats.copied_bytes - before.copied_bytes,
+            "placed_out_of_order": stats.placed_out_of_order - before.placed_out_of_order,
         });
-        output::print(&format!("{result}\n"));
+        output::print(&format!("{result}\n"))?;
     }
     Ok(())
 }

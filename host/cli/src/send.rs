@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &SendArgs, settings: &Settings) -> anyhow::Result<(
     let (source, length) = open(&arguments.file)?;
     let peer = arguments.address.resolve()?;
     let runtime = Runtime::start(settings.stack.clone()).context("cannot start NetChannel")?;
-    eprintln!("netchannel: device {} ({})", runtime.device_name(), runtime.device_reason());
+    output::say(&format!("device {} ({})", runtime.device_name(), runtime.device_reason()));
     let options = StreamOptions { class: arguments.class, ..StreamOptions::default() };
     let mut stream = runtime
         .connect(peer, &options)
@@ -89,7 +89,8 @@ pub(crate) fn run(arguments: &SendArgs, settings: &Settings) -> anyhow::Result<(
     }
 }
 
-fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Problem> {
+/// The file to send, and its length where that is known.
+pub(crate) fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Problem> {
     if path == Path::new(STANDARD) {
         return Ok((Box::new(io::stdin()), None));
     }
@@ -138,14 +139,14 @@ fn settled(runtime: &Runtime, class: Class, stream_bytes: u64) -> Counters {
 }
 
 fn tell(report: &SendReport, arguments: &SendArgs) -> anyhow::Result<()> {
-    eprintln!(
-        "netchannel: sent {} over {} Channels in {:.2} s ({:.2} Gb/s), BLAKE3 {} compared",
+    output::say(&format!(
+        "sent {} over {} Channels in {:.2} s ({:.2} Gb/s), BLAKE3 {} compared",
         show_bytes(report.bytes),
         report.channels,
         report.seconds,
         report.gbps,
         report.blake3
-    );
+    ));
     if arguments.json {
         output::print_json(report)?;
     }

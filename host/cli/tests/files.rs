@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -95,7 +95,7 @@ fn an_empty_file() {
 fn one_file_after_another() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target");
-    let mut receiver = Listening::recv(&["--keep", "-o", target.to_str().unwrap()]);
+    let mut receiver = Listening::recv(&["--keep", "--json", "-o", target.to_str().unwrap()]);
     for _ in 0..3 {
         let (code, _, errors) =
             run(&["send", "--device", "soft", "/etc/passwd", &receiver.address]);
@@ -103,6 +103,15 @@ fn one_file_after_another() {
     }
     // The sender has its verdict after the file has its name.
     assert_eq!(names(folder.path()), ["target", "target.2", "target.3"]);
+    // The first line has the address; each of the others counts one file.
+    let lines = BufReader::new(receiver.child.stdout.take().unwrap()).lines().skip(1).take(3);
+    let copied: Vec<u64> = lines
+        .map(|line| {
+            let report: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+            report["copied_bytes"].as_u64().unwrap()
+        })
+        .collect();
+    assert!(copied[2] > 0 && copied[2] < 2 * copied[0], "{copied:?}");
     assert!(receiver.child.try_wait().unwrap().is_none(), "--keep serves on");
     receiver.child.kill().unwrap();
     receiver.child.wait().unwrap();

@@ -2,9 +2,11 @@
 
 mod common;
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 
-use common::run;
+use common::{netchannel, run};
 
 #[test]
 fn wrong_arguments_are_wrong_usage() {
@@ -27,6 +29,13 @@ fn wrong_arguments_are_wrong_usage() {
         (&["recv", "--listen", "127.0.0.1:0", "--channels", "65"], "must be 1 to 64"),
         (&["recv", "--listen", "127.0.0.1:0", "--window", "65537"], "power of two"),
         (&["devices", "--log", "=bad="], "log level"),
+        (&["devices", "--log", "warning"], "`warning` is no level"),
+        (&["perf", "bw", "--local", "--port", "5"], "cannot be used with"),
+        (&["perf", "bw", "--local", "--interface", "lo"], "--vs tcp"),
+        (&["perf", "lat", "--local", "--weights", "1,3"], "--weights is for bw"),
+        (&["perf", "bw", "--local", "--pollers", "2"], "--poller dedicated"),
+        (&["send", "file", "127.0.0.1:9", "--pin", "0"], "--poller dedicated"),
+        (&["send", "--attach", "/x", "--channels", "8", "f", "127.0.0.1:9"], "--channels is for"),
     ] {
         let (code, _, errors) = run(arguments);
         assert_eq!(code, 2, "{arguments:?}: {errors}");
@@ -99,6 +108,11 @@ fn an_address_of_somebody_else() {
     let (code, _, errors) = run(&["recv", "--device", "soft", "--listen", "192.0.2.7:4000"]);
     assert_eq!(code, 6, "{errors}");
     assert!(errors.contains("192.0.2.7:4000"), "{errors}");
+    assert!(errors.contains("no interface of this host"), "{errors}");
+
+    let (code, _, errors) = run(&["recv", "--device", "soft", "--listen", "nosuch.invalid:4000"]);
+    assert_eq!(code, 6, "{errors}");
+    assert!(errors.contains("nosuch.invalid"), "{errors}");
 }
 
 #[test]
@@ -112,7 +126,8 @@ fn nobody_there() {
     ] {
         let (code, _, errors) = run(arguments);
         assert_eq!(code, 4, "{arguments:?}: {errors}");
-        assert!(errors.contains(&address) && errors.contains("started"), "{errors}");
+        let asks = errors.contains("started") || errors.contains("listening there?");
+        assert!(errors.contains(&address) && asks, "{errors}");
     }
 }
 
@@ -133,7 +148,8 @@ fn files_that_cannot_be() {
     assert_eq!(code, 2, "{errors}");
     assert!(errors.contains("tar c /tmp"), "{errors}");
 
-    for output in ["/no/such/folder/file", "/tmp"] {
+    // Not even root may make a file there.
+    for output in ["/no/such/folder/file", "/tmp", "/proc/file"] {
         let (code, _, errors) = run(&["recv", "--listen", "127.0.0.1:0", "-o", output]);
         assert_eq!(code, 1, "{errors}");
         assert!(errors.contains(output), "{errors}");
@@ -160,6 +176,75 @@ fn devices_are_listed() {
     for missing in list["unavailable"].as_array().unwrap() {
         assert!(missing["provider"].is_string() && missing["reason"].is_string(), "{missing}");
     }
+}
+
+#[test]
+fn one_device_is_listed() {
+    let (code, output, _) = run(&["devices", "--device", "soft", "--json"]);
+    assert_eq!(code, 0);
+    let list: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(list["devices"].as_array().unwrap().len(), 1);
+
+    let (code, output, errors) = run(&["--device", "nosuch0", "devices"]);
+    assert_eq!((code, output.as_str()), (3, ""), "{errors}");
+    assert!(errors.contains("nosuch0") && errors.contains("soft"), "{errors}");
+}
+
+#[test]
+fn a_demo_that_cannot_be_ends_as_what_it_runs_would() {
+    for (arguments, wanted) in [
+        (&["demo", "--quick", "--device", "nosuch0", "--input", "/dev/null"][..], 3),
+        (&["demo", "--quick", "--device", "soft", "--input", "/tmp"], 2),
+        (&["demo", "--quick", "--device", "soft", "--input", "/no/such/file"], 1),
+    ] {
+        let (code, _, errors) = run(arguments);
+        assert_eq!(code, wanted, "{arguments:?}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn where_nothing_can_be_written() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    // What was asked for is lost: an error.
+    for arguments in [&["devices"][..], &["devices", "--json"]] {
+        let result = netchannel(arguments).stdout(full()).output().unwrap();
+        assert_eq!(result.status.code(), Some(1));
+        let errors = String::from_utf8(result.stderr).unwrap();
+        assert!(errors.contains("standard output"), "{errors}");
+    }
+    // What was to be said is lost: the exit code still tells.
+    for arguments in [
+        &["send", "/no/such/file", "127.0.0.1:9"][..],
+        &["--log", "debug", "recv", "--device", "soft", "--listen", "192.0.2.7:4000"],
+    ] {
+        let wanted = run(arguments).0;
+        let status = netchannel(arguments).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(wanted), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_server_whose_client_leaves_says_so() {
+    let mut server = netchannel(&["perf", "bw", "--device", "soft", "--port", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waiting = lines.next().unwrap();
+    let port: u16 = waiting.rsplit(' ').next().unwrap().parse().unwrap();
+    drop(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let said: Vec<_> = lines.collect();
+    assert_eq!(server.wait().unwrap().code(), Some(5), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("the client left")), "{said:?}");
+}
+
+#[test]
+fn the_log_has_colours_on_terminals_only() {
+    let arguments = ["--log", "info", "send", "--device", "soft", "/dev/null", "127.0.0.1:9"];
+    let (_, _, errors) = run(&arguments);
+    assert!(errors.contains("INFO") && !errors.contains('\u{1b}'), "{errors}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub enum Error {
     },
     /// An address cannot be listened on.
     #[error(
-        "cannot listen on {address}: {source}; is another program using the port? Choose another"
+        "cannot listen on {address}: {source}{}", listen_advice(source.kind())
     )]
     Listen {
         /// Where.
@@ -84,6 +84,17 @@ pub enum Error {
     /// The run asked for makes no sense.
     #[error("{0}")]
     Invalid(String),
+}
+
+/// What to do about an address that cannot be listened on.
+#[must_use]
+pub fn listen_advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => "; is another program using the port? Choose another",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this host has the address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 are root's, choose another",
+        _ => "",
+    }
 }
 
 /// The result of a part of a run.

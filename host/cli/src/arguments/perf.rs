@@ -156,7 +156,7 @@ pub(crate) struct MeasureArgs {
     pub(crate) local: bool,
 
     /// Port where client and server meet
-    #[arg(short, long, default_value_t = PERF_PORT)]
+    #[arg(short, long, default_value_t = PERF_PORT, conflicts_with = "local")]
     pub(crate) port: u16,
 
     /// Bytes of each application buffer (bw) or message (lat) [default: 1MiB, 64]
@@ -176,7 +176,7 @@ pub(crate) struct MeasureArgs {
     pub(crate) streams: u16,
 
     /// Weights of the streams, 1 to 16, in turn, such as 1,3: what share of the link each gets while
-    /// all of them write; at least as many streams as weights [default: 1]
+    /// all of them write; at least as many streams as weights (bw) [default: 1]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) weights: Vec<Weight>,
 

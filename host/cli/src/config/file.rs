@@ -285,6 +285,18 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_settings_has_the_defaults() {
+        let page = include_str!("../../../../docs/settings.md");
+        let file = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+        let said = read(file).unwrap();
+        assert_eq!(format!("{said:?}"), format!("{:?}", read("").unwrap()));
+        // What is commented out is right but for its value.
+        let all: Vec<_> =
+            file.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+        read(&all.join("\n")).unwrap();
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, wrong) in [
             ("chanels = 4", "unknown field `chanels`"),

@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use crate::exit::Problem;
 use crate::interrupt::AtInterrupt;
+use crate::output;
 use crate::quantity::show_bytes;
 
 /// A folder for temporary files, removed at the end and on interrupts.
@@ -42,7 +43,7 @@ impl Drop for Workspace {
 
 fn remove(folder: &Path) {
     if let Err(error) = std::fs::remove_dir_all(folder) {
-        eprintln!("netchannel: cannot remove {}: {error}; remove it by hand", folder.display());
+        output::say(&format!("cannot remove {}: {error}; remove it by hand", folder.display()));
     }
 }
 
@@ -56,11 +57,11 @@ pub(super) fn toolchain(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let lib = Path::new(&sysroot).join("lib");
     let path = workspace.path("toolchain-lib.tar");
-    eprintln!("netchannel: packing {}", lib.display());
+    output::say(&format!("packing {}", lib.display()));
     let size = pack(&lib, &path).with_context(|| {
         format!("cannot pack {} into {}; {INSTEAD}", lib.display(), path.display())
     })?;
-    eprintln!("netchannel: the file has {}", show_bytes(size));
+    output::say(&format!("the file has {}", show_bytes(size)));
     Ok(path)
 }
 

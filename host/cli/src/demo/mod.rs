@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use netchannel::Runtime;
 use netchannel_workloads::local::LocalServer;
 use netchannel_workloads::report::Report;
 use netchannel_workloads::rounds::Figure;
@@ -24,7 +25,7 @@ use crate::output;
 use crate::perf::plan::Plan;
 use crate::perf::{locally, table};
 use crate::quantity::show_bytes;
-use crate::send::SendReport;
+use crate::send::{self, SendReport};
 use input::Workspace;
 
 /// What the receiving process says at the end.
@@ -37,6 +38,12 @@ struct RecvReport {
 
 /// Moves the file, then measures.
 pub(crate) fn run(arguments: &DemoArgs, settings: Settings) -> anyhow::Result<()> {
+    // What this process can find out is found before others are started, and has its exit code.
+    if let Some(path) = &arguments.input {
+        send::open(path)?;
+    }
+    let runtime = Runtime::start(settings.stack.clone()).context("cannot start NetChannel")?;
+    runtime.close().context("cannot close NetChannel")?;
     let workspace = Workspace::new()?;
     let input = match &arguments.input {
         Some(path) => path.clone(),
@@ -50,7 +57,7 @@ pub(crate) fn run(arguments: &DemoArgs, settings: Settings) -> anyhow::Result<()
         return Err(Problem::Mismatch { sent: sent.blake3, received: on_disk, kept }.into());
     }
     drop(workspace);
-    output::print(&show_transfer(&input, &sent, &got));
+    output::print(&show_transfer(&input, &sent, &got))?;
     if arguments.quick {
         return Ok(());
     }
@@ -58,13 +65,12 @@ pub(crate) fn run(arguments: &DemoArgs, settings: Settings) -> anyhow::Result<()
     let measure = |tool| {
         let plan = Plan { tcp: true, rounds, ..Plan::standard(tool, settings.clone()) };
         locally(&plan, &mut |number, round| {
-            eprintln!("netchannel: round {number} of {rounds}: {}", table::round(round));
+            output::say(&format!("round {number} of {rounds}: {}", table::round(round)));
         })
     };
     let bandwidth = measure(Tool::Bandwidth)?;
     let latency = measure(Tool::Latency)?;
-    output::print(&show_measurements(&bandwidth, &latency));
-    Ok(())
+    Ok(output::print(&show_measurements(&bandwidth, &latency))?)
 }
 
 /// Runs `recv` and `send` as two processes.

@@ -126,8 +126,7 @@ pub(super) fn run(arguments: &IsolationArgs, settings: Settings) -> anyhow::Resu
     if arguments.json {
         return output::print_json(&report);
     }
-    output::print(&show(&report));
-    Ok(())
+    Ok(output::print(&show(&report))?)
 }
 
 fn spec(arguments: &IsolationArgs, settings: &Settings) -> RunSpec {

@@ -16,8 +16,7 @@ pub(super) fn run(arguments: &LimitsArgs) -> anyhow::Result<()> {
     if arguments.json {
         return output::print_json(&limits);
     }
-    output::print(&show(&limits));
-    Ok(())
+    Ok(output::print(&show(&limits))?)
 }
 
 fn show(limits: &Limits) -> String {

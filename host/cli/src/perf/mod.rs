@@ -43,6 +43,7 @@ pub(crate) fn run(tool: &PerfTool, settings: Settings) -> anyhow::Result<()> {
         PerfTool::Limits(arguments) => return limits::run(arguments),
         PerfTool::Isolation(arguments) => return isolation::run(arguments, settings),
     };
+    check(tool, arguments)?;
     let plan = Plan::new(tool, arguments, settings);
     let report = match &arguments.host {
         Some(host) => {
@@ -55,12 +56,23 @@ pub(crate) fn run(tool: &PerfTool, settings: Settings) -> anyhow::Result<()> {
     };
     match report {
         Some(report) if arguments.json => output::print_json(&report),
-        Some(report) => {
-            output::print(&table::show(&report));
-            Ok(())
-        }
+        Some(report) => Ok(output::print(&table::show(&report))?),
         None => Ok(()),
     }
+}
+
+/// Refuses what would have no effect.
+fn check(tool: Tool, arguments: &MeasureArgs) -> Result<(), Problem> {
+    let client = arguments.local || arguments.host.is_some();
+    let text = if tool == Tool::Latency && !arguments.weights.is_empty() {
+        "--weights is for bw: streams share by weight while all of them have bytes, and a latency \
+         stream waits for its answer"
+    } else if client && arguments.interface.is_some() && arguments.vs.is_none() {
+        "--interface is for kernel TCP: say --vs tcp as well"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::Usage(text.into()))
 }
 
 /// Tells of each round while there are more to come.
@@ -68,7 +80,7 @@ fn say_round(plan: &Plan) -> impl FnMut(usize, &Round) + use<> {
     let rounds = plan.rounds;
     move |number, round| {
         if rounds > 1 {
-            eprintln!("netchannel: round {number} of {rounds}: {}", table::round(round));
+            output::say(&format!("round {number} of {rounds}: {}", table::round(round)));
         }
     }
 }
@@ -121,7 +133,7 @@ fn server(arguments: &MeasureArgs, plan: &Plan) -> anyhow::Result<Option<Report>
         NetChannel::start(&plan.settings.stack, &plan.spec.engine)?;
         let listener = listen_everywhere(arguments.port)?;
         let address = listener.local_addr().context("cannot tell the own address")?;
-        eprintln!("netchannel: waiting for a client on port {}", address.port());
+        output::say(&format!("waiting for a client on port {}", address.port()));
         listener
     };
     let mut conversation = Conversation::accept(&listener)?;
@@ -129,7 +141,11 @@ fn server(arguments: &MeasureArgs, plan: &Plan) -> anyhow::Result<Option<Report>
         Stack::NetChannel => Ok(Box::new(NetChannel::start(&plan.settings.stack, &spec.engine)?)),
         Stack::Tcp => Ok(Box::new(Tcp::new(spec.tcp.clone(), plan.interface.clone()))),
     })?;
-    Ok(report.filter(|_| !arguments.with_parent))
+    match report {
+        _ if arguments.with_parent => Ok(None),
+        Some(report) => Ok(Some(report)),
+        None => Err(Problem::ClientLeft.into()),
+    }
 }
 
 /// All addresses of this host, of both families where there are two.

@@ -83,6 +83,13 @@ fn core(core: &CoreLoad) -> String {
 
 /// What became of the Channels that were broken.
 fn broken(failover: &Failover) -> String {
+    if failover.broken == 0 {
+        return format!(
+            "\nNo Channel was broken: the run ended before the first {} s were over. Every byte was \
+             compared.\n",
+            failover.every_s
+        );
+    }
     format!(
         "\nA Channel was broken every {} s: {} in all, {} queue pairs fenced, {} sent again.\nGap at \
          the receiver: half of them below {:.0} us, the longest {:.0} us. Every byte was compared, \

@@ -1,7 +1,8 @@
 //! Where received bytes go.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::exit::Problem;
@@ -30,12 +31,15 @@ impl Destination {
         if path.is_dir() || path.file_name().is_none() {
             return refuse(io::ErrorKind::IsADirectory);
         }
-        match path.parent() {
-            Some(parent) if parent != Path::new("") && !parent.is_dir() => {
-                refuse(io::ErrorKind::NotFound)
-            }
-            _ => Ok(()),
+        if path.exists() && !path.is_file() {
+            return Ok(());
         }
+        // Tried, since permissions alone do not tell (read-only file systems, root on NFS).
+        let partial = partial(path);
+        let new = !partial.exists();
+        let failed = |source| Problem::file("create", &partial, source);
+        let _file = alone(&partial).map_err(failed)?;
+        if new { std::fs::remove_file(&partial).map_err(failed) } else { Ok(()) }
     }
 
     /// Opens what `path` names; `-` is standard output.
@@ -48,11 +52,10 @@ impl Destination {
             let file = file.map_err(|source| Problem::file("write to", path, source))?;
             return Ok(Self::InPlace { file, path: path.into() });
         }
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file =
-            File::create(&partial).map_err(|source| Problem::file("create", &partial, source))?;
+        let partial = partial(path);
+        let failed = |source| Problem::file("create", &partial, source);
+        let file = alone(&partial).map_err(failed)?;
+        file.set_len(0).map_err(failed)?;
         Ok(Self::Partial { file, partial, path: path.into() })
     }
 
@@ -84,11 +87,70 @@ impl Destination {
     pub(crate) fn complete(self) -> Result<(), Problem> {
         match self {
             Self::Partial { file, partial, path } => {
+                // Closed last: until then nobody else begins a file of this name.
+                let renamed = std::fs::rename(&partial, &path);
                 drop(file);
-                std::fs::rename(&partial, &path)
-                    .map_err(|source| Problem::file("rename the partial file to", path, source))
+                renamed.map_err(|source| Problem::file("rename the partial file to", path, source))
             }
             Self::Standard | Self::InPlace { .. } => Ok(()),
         }
+    }
+}
+
+/// The name of a file until it is whole.
+fn partial(path: &Path) -> PathBuf {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    partial.into()
+}
+
+/// Opens `partial` for this process alone: of two that received under one name, each
+/// would compare its checksum, and the file would have bytes of both.
+fn alone(partial: &Path) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(partial)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            // A file system without locks.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        // Whoever had it may have given it its final name in between.
+        let (here, there) = (file.metadata()?, std::fs::metadata(partial));
+        if there.is_ok_and(|there| there.ino() == here.ino() && there.dev() == here.dev()) {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time_receives_under_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(partial(&path), "what an earlier transfer left").unwrap();
+        let mut first = Destination::open(&path).unwrap();
+        let error = Destination::open(&path).unwrap_err().to_string();
+        assert!(error.contains("choose another name"), "{error}");
+        first.write(b"whole").unwrap();
+        first.complete().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        Destination::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_check_leaves_things_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        Destination::check(&path).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        std::fs::write(partial(&path), "kept").unwrap();
+        Destination::check(&path).unwrap();
+        assert_eq!(std::fs::read(partial(&path)).unwrap(), b"kept");
+        std::fs::remove_file(partial(&path)).unwrap();
+        std::fs::create_dir(partial(&path)).unwrap();
+        assert!(Destination::check(&path).is_err());
     }
 }
