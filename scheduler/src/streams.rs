@@ -23,18 +23,17 @@ use netchannel_units::{Claim, Class, Weight};
 use crate::index::Index;
 use crate::view::{ChannelId, StreamKey};
 
+mod rings;
+
+pub(crate) use rings::NOBODY;
+use rings::Rings;
+
 /// A round of a stream of weight 1: what every weight divides.
 const ROUND: u64 = 720_720;
-/// There is a ring for each.
-const WEIGHTS: usize = Weight::MAX as usize;
-
 /// How far a turn takes a stream.
 fn step(weight: Weight) -> u64 {
     ROUND / u64::from(weight.get())
 }
-
-/// Ends a ring.
-pub(crate) const NOBODY: u32 = u32::MAX;
 
 /// Where a stream queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,44 +73,6 @@ impl Stream {
         };
         let part = u128::from(step(self.weight)) * u128::from(bytes) / u128::from(quantum);
         self.round.saturating_add(part as u64)
-    }
-}
-
-/// A doubly linked ring of streams, by their positions in the table.
-#[derive(Clone, Copy, Debug)]
-struct Ring {
-    head: u32,
-    tail: u32,
-}
-
-impl Ring {
-    const EMPTY: Self = Self { head: NOBODY, tail: NOBODY };
-}
-
-/// A ring for each weight.
-#[derive(Clone, Debug)]
-struct Rings {
-    /// Those with streams, as bits.
-    occupied: u16,
-    rings: [Ring; WEIGHTS],
-}
-
-const _: () = assert!(WEIGHTS <= u16::BITS as usize);
-
-impl Rings {
-    const EMPTY: Self = Self { occupied: 0, rings: [Ring::EMPTY; WEIGHTS] };
-
-    fn of(&mut self, weight: Weight) -> &mut Ring {
-        &mut self.rings[usize::from(weight.to_wire())]
-    }
-
-    /// After a change of the ring of this weight.
-    fn note(&mut self, weight: Weight) {
-        let bit = 1 << weight.to_wire();
-        match self.of(weight).head {
-            NOBODY => self.occupied &= !bit,
-            _ => self.occupied |= bit,
-        }
     }
 }
 
@@ -220,8 +181,7 @@ impl Streams {
             return true;
         }
         let mut sum = 0u64;
-        for ring in queue.any.rings.iter().filter(|ring| ring.head != NOBODY) {
-            let mut at = ring.head;
+        for mut at in queue.any.heads() {
             while let Some(stream) = self.table.get(at as usize) {
                 sum = sum.saturating_add(stream.backlog);
                 if sum >= bytes {
@@ -245,23 +205,9 @@ impl Streams {
         self.head(self.queues[class as usize].bound.get(usize::from(channel.0))?)
     }
 
-    /// The head with the lowest round. Mostly all streams have one weight.
     #[inline]
     fn head(&self, rings: &Rings) -> Option<(u32, &Stream)> {
-        let mut left = rings.occupied;
-        if left == 0 {
-            return None;
-        }
-        let mut at = rings.rings[left.trailing_zeros() as usize].head;
-        left &= left - 1;
-        while left != 0 {
-            let other = rings.rings[left.trailing_zeros() as usize].head;
-            if self.table[other as usize].round < self.table[at as usize].round {
-                at = other;
-            }
-            left &= left - 1;
-        }
-        Some((at, &self.table[at as usize]))
+        rings.first(&self.table).map(|at| (at, &self.table[at as usize]))
     }
 
     /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog. Returns
@@ -378,16 +324,18 @@ impl Streams {
             stream.round = queue.round;
             stream.deficit = 0;
         }
-        let tail = self.ring(at).tail;
+        let weight = stream.weight;
+        let (rings, table) = self.rings(at);
+        let tail = rings.last(weight);
         if tail != NOBODY {
-            let tail_round = self.table[tail as usize].round;
-            let stream = &mut self.table[at as usize];
+            let tail_round = table[tail as usize].round;
+            let stream = &mut table[at as usize];
             if stream.round < tail_round {
                 stream.round = tail_round;
                 stream.deficit = stream.deficit.min(0);
             }
         }
-        self.link(at);
+        rings.push(table, at);
     }
 
     /// Takes a stream out of its ring, if it is in one.
@@ -400,29 +348,9 @@ impl Streams {
             Place::Bound(_) => queue.ready_bound -= 1,
         }
         queue.ready -= 1;
-        self.unlink(at);
+        let (rings, table) = self.rings(at);
+        rings.remove(table, at);
         self.table[at as usize].place = Place::Idle;
-    }
-
-    fn rings(&mut self, at: u32) -> (&mut Rings, Weight) {
-        let stream = &self.table[at as usize];
-        let queue = &mut self.queues[stream.class as usize];
-        let rings = match stream.place {
-            Place::Bound(channel) => &mut queue.bound[usize::from(channel.0)],
-            Place::Any | Place::Idle => &mut queue.any,
-        };
-        (rings, stream.weight)
-    }
-
-    fn ring(&mut self, at: u32) -> &mut Ring {
-        let (rings, weight) = self.rings(at);
-        rings.of(weight)
-    }
-
-    /// After a change of a stream's ring.
-    fn note_ring(&mut self, at: u32) {
-        let (rings, weight) = self.rings(at);
-        rings.note(weight);
     }
 
     /// Moves the head of a ring, which is not alone in it, to the end.
@@ -430,49 +358,27 @@ impl Streams {
     fn rotate(&mut self, at: u32) {
         let stream = &mut self.table[at as usize];
         let next = core::mem::replace(&mut stream.next, NOBODY);
-        let queue = &mut self.queues[stream.class as usize];
-        let rings = match stream.place {
-            Place::Bound(channel) => &mut queue.bound[usize::from(channel.0)],
-            Place::Any | Place::Idle => &mut queue.any,
-        };
-        let ring = rings.of(stream.weight);
-        debug_assert_eq!(ring.head, at);
-        let tail = core::mem::replace(&mut ring.tail, at);
-        ring.head = next;
+        let rings = self.queues[stream.class as usize].rings(stream.place);
+        let tail = rings.rotate(stream.weight, at, next);
         stream.previous = tail;
         self.table[tail as usize].next = at;
         self.table[next as usize].previous = NOBODY;
     }
 
-    fn link(&mut self, at: u32) {
-        let ring = self.ring(at);
-        let tail = core::mem::replace(&mut ring.tail, at);
-        if tail == NOBODY {
-            ring.head = at;
-        } else {
-            self.table[tail as usize].next = at;
-        }
-        let stream = &mut self.table[at as usize];
-        stream.previous = tail;
-        stream.next = NOBODY;
-        self.note_ring(at);
+    /// Where a stream queues, and all streams.
+    fn rings(&mut self, at: u32) -> (&mut Rings, &mut [Stream]) {
+        let stream = &self.table[at as usize];
+        let rings = self.queues[stream.class as usize].rings(stream.place);
+        (rings, &mut self.table)
     }
+}
 
-    fn unlink(&mut self, at: u32) {
-        let Stream { next, previous, .. } = self.table[at as usize];
-        let ring = self.ring(at);
-        if ring.head == at {
-            ring.head = next;
+impl Queue {
+    #[inline]
+    fn rings(&mut self, place: Place) -> &mut Rings {
+        match place {
+            Place::Bound(channel) => &mut self.bound[usize::from(channel.0)],
+            Place::Any | Place::Idle => &mut self.any,
         }
-        if ring.tail == at {
-            ring.tail = previous;
-        }
-        if previous != NOBODY {
-            self.table[previous as usize].next = next;
-        }
-        if next != NOBODY {
-            self.table[next as usize].previous = previous;
-        }
-        self.note_ring(at);
     }
 }
