@@ -133,8 +133,10 @@ impl<C: Context> Session<C> {
         // Release: who sees these sees the bytes, windows and codes that were written before.
         cell.confirmed.store(send.confirmed().get(), Release);
         cell.readable.store(receive.received().get(), Release);
-        let dead = cell.flags.load(Relaxed) & flags::DEAD;
-        cell.flags.store(bits | dead, Release);
+        // None is ever taken back. Not a store: an application that has lost its engine sets DEAD itself.
+        if cell.flags.load(Relaxed) & bits != bits {
+            cell.flags.fetch_or(bits, Release);
+        }
         send.confirmed() == send.tail()
     }
 }
