@@ -17,9 +17,9 @@ use crate::shared::EngineCounters;
 /// A remainder of a message smaller than this is not worth an eager frame of a longer chunk.
 const MIN_EAGER: usize = 256;
 
-/// Borrowed bytes are confirmed sooner in smaller pieces, so that less is left to keep when their
-/// writer's call ends.
-const BORROWED_PIECE: u64 = 128 << 10;
+/// Borrowed bytes are confirmed sooner in smaller pieces, the last ones in the smallest, so that less is
+/// left to keep when their writer's call ends.
+const BORROWED_PIECES: (u64, u64) = (32 << 10, 128 << 10);
 
 /// What chunks go into messages with.
 pub(super) struct Sink<'a> {
@@ -77,7 +77,11 @@ impl<'a> Outlet<'a> {
         channel: &mut RcChannel<C, Carried>,
         bytes: u64,
     ) -> Result<u64, DriverError> {
-        let piece = if self.borrow.is_some() { BORROWED_PIECE } else { u64::MAX };
+        let (least, most) = BORROWED_PIECES;
+        let piece = match self.borrow {
+            Some(_) => (bytes / 2).clamp(least, most),
+            None => u64::MAX,
+        };
         let mut left = bytes;
         while left > 0 {
             let Some(mut chunk) = self.sending.next_chunk(left.min(piece)) else { break };

@@ -62,10 +62,9 @@ impl<C: Context> Engine<C> {
     fn largest_chunk(&self) -> u64 {
         let window = self.config.window as u64;
         match (self.config.chunk, self.context.attributes().mover) {
-            // A chunk has left when it is posted: large ones cost the fewest messages.
-            (0, Mover::Poster) => 256 << 10,
-            // Each message costs SoftRoCE system calls and packets of its own.
-            (0, Mover::Kernel) => (window / 2).min(512 << 10),
+            // A chunk has left when it is posted, so large ones hold up nobody; and each message costs
+            // SoftRoCE system calls and packets of its own.
+            (0, Mover::Poster | Mover::Kernel) => (window / 2).min(512 << 10),
             // Chunks on their way fill the window, and each Channel is to have one behind the one that it
             // sends: one stream over four links of 25 Gb/s gets 72 Gb/s with a quarter of the window per chunk,
             // 85 with an eighth, 97 with a sixteenth (virtual time). One more message per 32 packets.
