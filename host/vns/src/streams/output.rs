@@ -68,7 +68,8 @@ impl Streams {
     /// for.
     pub fn has_news(&self) -> bool {
         let queues = &self.queues;
-        !(queues.due.is_empty() && queues.touched.is_empty() && queues.closed.is_empty())
+        let quiet = queues.arrivals.is_empty() && queues.due.is_empty();
+        !(quiet && queues.touched.is_empty() && queues.closed.is_empty())
             || self.accounts.any_starved()
     }
 
