@@ -11,6 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use netchannel_units::Timestamp;
+use netchannel_verbs::Mover;
 
 use crate::boundary::port::PortShared;
 use crate::clock::now;
@@ -21,6 +22,9 @@ use crate::local::group::Group;
 use crate::local::patience::Patience;
 use crate::local::{Keeper, RuntimeInner};
 use crate::wait::{Waitable, Waited, YIELD_AFTER, sleep, sleep_until};
+
+/// The same of [`YIELD_AFTER`] where the kernel plays the NIC: about what it takes for two packets, emulated.
+const YIELD_TO_KERNEL_AFTER: Duration = Duration::from_micros(50);
 
 /// Reading the clock costs as much as looking for messages, so an idle loop does it only every so
 /// many passes: about half a microsecond.
@@ -134,10 +138,19 @@ impl RuntimeInner {
             if turn.pass_on() {
                 continue;
             }
-            if time - moved_at >= YIELD_AFTER {
+            if time - moved_at >= self.yield_after() {
                 moved_at = time;
                 std::thread::yield_now();
             }
+        }
+    }
+
+    /// How long who finds nothing keeps the processor. Where the kernel plays the NIC it needs one to make
+    /// what is waited for.
+    fn yield_after(&self) -> Duration {
+        match self.device.mover {
+            Mover::Kernel => YIELD_TO_KERNEL_AFTER,
+            Mover::Nic | Mover::Poster => YIELD_AFTER,
         }
     }
 
