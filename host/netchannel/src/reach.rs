@@ -146,6 +146,15 @@ impl Reach {
         }
     }
 
+    /// Whether the engine was another process's and has ended.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::Here(_) => false,
+            Self::There(attachment) => attachment.is_over(),
+        }
+    }
+
     /// Why no more streams come.
     pub(crate) fn closed(&self) -> Error {
         match self {

@@ -18,6 +18,7 @@ use crate::attach::pending::Pending;
 use crate::attach::ports::with_port;
 use crate::boundary::StreamKey;
 use crate::boundary::port::Doorbell;
+use crate::boundary::port::PortShared;
 use crate::boundary::ready::{ApplicationList, Direction, Target};
 use crate::boundary::region::unpack;
 use crate::boundary::signal::Signal;
@@ -253,6 +254,11 @@ impl Attachment {
         seed.session.error()
     }
 
+    /// Whether the engine is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        self.link.is_over()
+    }
+
     /// Why nothing comes any more.
     pub(crate) fn error(&self) -> Error {
         self.link.error()
@@ -281,6 +287,7 @@ impl Attachment {
         what: &dyn Waitable,
         deadline: Option<Timestamp>,
     ) -> Result<Waited, Error> {
+        let what = &OrGone { what, link: &self.link };
         if self.spin(what, deadline) {
             return Ok(Waited::Ready);
         }
@@ -317,6 +324,24 @@ impl Attachment {
                 std::thread::yield_now();
             }
         }
+    }
+}
+
+/// Something to wait for, or that the engine is gone: then whoever waits finds out why.
+struct OrGone<'a> {
+    what: &'a dyn Waitable,
+    link: &'a Link,
+}
+
+impl Waitable for OrGone<'_> {
+    fn is_ready(&self) -> bool {
+        self.what.is_ready() || self.link.is_over()
+    }
+    fn set_waiter(&self, port: Option<&Arc<PortShared>>) {
+        self.what.set_waiter(port);
+    }
+    fn group(&self) -> Option<GroupId> {
+        self.what.group()
     }
 }
 

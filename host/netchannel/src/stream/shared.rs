@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Acquire;
 use netchannel_units::Timestamp;
 
 use crate::boundary::StreamKey;
-use crate::boundary::cell::{ApplicationSide, CellState, EngineSide};
+use crate::boundary::cell::{ApplicationSide, CellState, EngineSide, flags};
 use crate::boundary::port::{Doorbell, What};
 use crate::error::Error;
 use crate::reach::Reach;
@@ -52,7 +52,9 @@ impl Shared {
     }
 
     pub(super) fn flags(&self) -> u32 {
-        self.engine().flags.load(Acquire)
+        let bits = self.engine().flags.load(Acquire);
+        // An engine of another process that ends may clear the cell after that.
+        if self.reach.is_gone() { bits | flags::DEAD } else { bits }
     }
 
     /// Tells the engine to look at the cell: at once, if this thread may drive it.
