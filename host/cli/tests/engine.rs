@@ -6,8 +6,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
-use common::{Listening, netchannel, outcome, run};
+use common::{Listening, netchannel, run};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// An engine that serves, killed when the test ends.
@@ -117,27 +118,38 @@ fn measurements_through_an_engine_elsewhere() {
 #[test]
 fn an_engine_ends_in_order_and_says_so_to_its_applications() {
     let mut engine = Engine::start();
-    let mut receiver = netchannel(&[
-        "recv",
-        "--attach",
-        engine.path(),
-        "--listen",
-        "127.0.0.1:0",
-        "-o",
-        "/dev/null",
-    ])
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
-    let mut line = String::new();
-    BufReader::with_capacity(1, receiver.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.contains("listening on"), "{line}");
+    let receiver = Listening::recv_attached(engine.path(), &["-o", "/dev/null"]);
     kill_process(Pid::from_child(&engine.child), Signal::TERM).unwrap();
     assert_eq!(engine.child.wait().unwrap().code(), Some(143));
     assert!(!engine.socket.exists(), "the socket is left");
-    let (code, _, errors) = outcome(&receiver.wait_with_output().unwrap());
+    let (code, _, errors) = receiver.end();
     assert_eq!(code, 5, "{errors}");
     assert!(errors.contains("is gone") && errors.contains("closed"), "{errors}");
+}
+
+#[test]
+fn an_engine_that_ends_in_the_middle_of_a_transfer_leaves_nobody_waiting() {
+    let mut engine = Engine::start();
+    let receiver = Listening::recv_attached(engine.path(), &["-o", "/dev/null"]);
+    let endless = fs::File::open("/dev/zero").unwrap();
+    let child = netchannel(&["send", "--attach", engine.path(), "-", &receiver.address])
+        .stdin(endless)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let sender = Listening { child, address: String::new() };
+    // Bytes are on their way by then; if they are not, it is the test above.
+    std::thread::sleep(Duration::from_millis(300));
+    kill_process(Pid::from_child(&engine.child), Signal::TERM).unwrap();
+    assert_eq!(engine.child.wait().unwrap().code(), Some(143));
+    for end in [sender, receiver] {
+        let (code, _, errors) = end.end();
+        assert_eq!(code, 5, "{errors}");
+        // The other application may have left first, and its half of the stream with it.
+        let known = errors.contains("is gone") || errors.contains("dropped the stream");
+        assert!(known, "{errors}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use netchannel_units::{ByteRange, StreamOffset};
 use netchannel_wire::StreamId;
 use netchannel_wire::frame::GrantId;
+use netchannel_wire::frame::reset::Reason;
 
 /// The peer broke the protocol; its session cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,10 +70,10 @@ pub enum StreamError {
     #[error("the stream was finished: nothing may be written after that")]
     Finished,
     /// The peer gave up sending.
-    #[error("the peer reset the stream (code {0:#x})")]
+    #[error("the peer reset the stream: {}", Reason(*.0))]
     Reset(u32),
     /// The peer does not read any more.
-    #[error("the peer stopped reading (code {0:#x})")]
+    #[error("the peer stopped reading: {}", Reason(*.0))]
     Stopped(u32),
     /// Too many streams of this side are open.
     #[error("too many streams are open at once ({limit}); close some", limit = crate::streams::MAX_STREAMS)]

@@ -160,6 +160,21 @@ pub mod reset {
     pub const REFUSED: u32 = 0xFFFF_0002;
     /// The listener's queue of streams to accept is full.
     pub const BUSY: u32 = 0xFFFF_0003;
+
+    /// A code in words for a message: what the peer did, or the application's code as a number.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Reason(pub u32);
+
+    impl std::fmt::Display for Reason {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            match self.0 {
+                CANCELLED => f.write_str("its application dropped the stream"),
+                REFUSED => f.write_str("nobody listens on that port of its runtime"),
+                BUSY => f.write_str("its listener's backlog is full; try again later"),
+                code => write!(f, "code {code:#x}"),
+            }
+        }
+    }
 }
 
 impl Frame<'_> {

@@ -31,9 +31,17 @@ pub(crate) struct Listening {
 impl Listening {
     /// Starts `recv` on a free port and waits for its address.
     pub(crate) fn recv(arguments: &[&str]) -> Self {
-        let mut all = vec!["recv", "--device", "soft", "--listen", "127.0.0.1:0"];
-        all.extend(arguments);
-        let mut command = netchannel(&all);
+        Self::start(&[&["recv", "--device", "soft"], arguments].concat())
+    }
+
+    /// The same with an engine in another process.
+    pub(crate) fn recv_attached(engine: &str, arguments: &[&str]) -> Self {
+        Self::start(&[&["recv", "--attach", engine], arguments].concat())
+    }
+
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = netchannel(arguments);
+        command.args(["--listen", "127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         // Byte by byte, so that nothing but the line is taken from the pipe.

@@ -48,24 +48,11 @@ pub(super) fn path(socket: &impl AsRawFd) -> Path {
         unsent: u32,
     }
     const TCP_INFO: i32 = 11;
-    unsafe extern "C" {
-        fn getsockopt(
-            socket: i32,
-            level: i32,
-            name: i32,
-            value: *mut std::ffi::c_void,
-            len: *mut u32,
-        ) -> i32;
-    }
     let mut info = TcpInfo::default();
-    let mut len = size_of::<TcpInfo>() as u32;
-    // SAFETY: `info` is valid for writes of `len` bytes, for which any bits will do; the call keeps
-    // nothing.
-    let result = unsafe {
-        getsockopt(socket.as_raw_fd(), IPPROTO_TCP, TCP_INFO, (&raw mut info).cast(), &mut len)
-    };
+    // SAFETY: any bits are a `TcpInfo`.
+    let known = unsafe { get_option(socket, IPPROTO_TCP, TCP_INFO, &mut info) };
     match info {
-        _ if result != 0 => Path::Works,
+        _ if known.is_err() => Path::Works,
         TcpInfo { unacked: 0, unsent: 0, .. } => Path::Works,
         // Sent again, or (no route, the port is down) never sent.
         TcpInfo { retransmits: 1.., .. } | TcpInfo { unacked: 0, .. } => Path::Out,
@@ -129,6 +116,33 @@ fn bind_to_device(socket: &rustix::fd::OwnedFd, interface: &str) -> io::Result<(
     set_option(socket, SOL_SOCKET, SO_BINDTODEVICE, interface.as_bytes())
 }
 
+/// Reads an option, or the beginning of it.
+///
+/// # Safety
+/// Any bits are a valid `T`.
+unsafe fn get_option<T>(
+    socket: &impl AsRawFd,
+    level: i32,
+    name: i32,
+    value: &mut T,
+) -> io::Result<()> {
+    unsafe extern "C" {
+        fn getsockopt(
+            socket: i32,
+            level: i32,
+            name: i32,
+            value: *mut std::ffi::c_void,
+            len: *mut u32,
+        ) -> i32;
+    }
+    let mut len = size_of::<T>() as u32;
+    // SAFETY: `value` is valid for writes of `len` bytes, for which any bits will do (the caller's
+    // promise); the call keeps nothing.
+    let result =
+        unsafe { getsockopt(socket.as_raw_fd(), level, name, (&raw mut *value).cast(), &mut len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     unsafe extern "C" {
         fn setsockopt(
@@ -151,22 +165,9 @@ mod tests {
     use super::*;
 
     fn option(socket: &impl AsRawFd, name: i32) -> io::Result<u32> {
-        unsafe extern "C" {
-            fn getsockopt(
-                socket: i32,
-                level: i32,
-                name: i32,
-                value: *mut std::ffi::c_void,
-                len: *mut u32,
-            ) -> i32;
-        }
-        let (mut value, mut len) = (0u32, size_of::<u32>() as u32);
-        // SAFETY: `value` is valid for writes of `len` bytes; the call keeps nothing.
-        let result = unsafe {
-            let to = (&raw mut value).cast();
-            getsockopt(socket.as_raw_fd(), IPPROTO_TCP, name, to, &mut len)
-        };
-        if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+        let mut value = 0u32;
+        // SAFETY: any bits are a number.
+        unsafe { get_option(socket, IPPROTO_TCP, name, &mut value) }.map(|()| value)
     }
 
     #[test]

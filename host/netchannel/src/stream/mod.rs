@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use netchannel_units::Timestamp;
-use netchannel_wire::frame::reset;
+use netchannel_wire::frame::reset::Reason;
 
 use crate::boundary::cell::flags;
 use crate::boundary::ready::DIRECTIONS;
@@ -67,11 +67,7 @@ impl Stream {
         }
         let code =
             shared.engine().stop_code.load(Relaxed) | shared.engine().reset_code.load(Relaxed);
-        let reason = match code {
-            reset::REFUSED => "nobody listens on that port of the peer's runtime".to_owned(),
-            reset::BUSY => "the listener's backlog is full; try again later".to_owned(),
-            other => format!("the peer reset the stream (code {other:#x})"),
-        };
+        let reason = format!("the peer refused the stream: {}", Reason(code));
         Err(Error::Connect { peer, reason, kind: io::ErrorKind::ConnectionRefused })
     }
 
