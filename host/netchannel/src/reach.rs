@@ -13,6 +13,7 @@ use crate::boundary::application::ApplicationId;
 use crate::boundary::port::Doorbell;
 use crate::boundary::ready::{ApplicationList, EngineList};
 use crate::boundary::signal::Signal;
+use crate::engine::Loan;
 use crate::error::Error;
 use crate::info::StreamInfo;
 use crate::local::Keeper;
@@ -78,15 +79,10 @@ impl Reach {
     }
 
     /// Writes straight from the caller's buffer, if the device can and this thread may drive:
-    /// returns how many bytes were taken. If `patient` it waits some microseconds for the peer.
-    pub(crate) fn write_direct(
-        &self,
-        stream: StreamKey,
-        bytes: &[u8],
-        patient: bool,
-    ) -> Option<usize> {
+    /// returns how many bytes were taken.
+    pub(crate) fn write_direct(&self, loan: Loan<'_>) -> Option<usize> {
         match self {
-            Self::Here(keeper) => keeper.write_direct(stream, bytes, patient),
+            Self::Here(keeper) => keeper.write_direct(loan),
             Self::There(_) => None,
         }
     }

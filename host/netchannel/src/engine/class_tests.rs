@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::engine::control::EngineControl;
 use crate::engine::harness::{make_channels, start_session};
 use crate::engine::slabs::SlabMaker;
-use crate::engine::{Drive, Engine};
+use crate::engine::{Drive, Engine, Loan};
 use crate::shared::Backlog;
 use crate::shared::PortBudget;
 use crate::shared::{GroupShared, SessionShared, Shared, SlabDemand, StreamSeed};
@@ -134,9 +134,7 @@ impl World {
         let clock = Arc::clone(&self.clock);
         let read = || Timestamp::from_nanos(clock.fetch_add(100, Relaxed));
         let engine = &mut self.hosts[side].engines[usize::from(stream.key.group().0)];
-        // SAFETY: the slice is valid during the call.
-        unsafe { engine.write_direct(&read, stream.key, bytes.as_ptr(), bytes.len(), false) }
-            .unwrap()
+        engine.write_direct(&read, Loan { stream: stream.key, bytes, patient: false }).unwrap()
     }
 }
 

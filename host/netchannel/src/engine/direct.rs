@@ -24,19 +24,23 @@ const JUST_POLLED: Duration = Duration::from_micros(10);
 /// Without any progress for this long the call ends and the application waits its own way.
 const PATIENCE: Duration = Duration::from_micros(5);
 
+/// Bytes that an application lends to a stream while it is inside of its write call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loan<'a> {
+    pub(crate) stream: StreamKey,
+    pub(crate) bytes: &'a [u8],
+    /// Waits for the peer for some microseconds, which may save the copy to the send buffer.
+    pub(crate) patient: bool,
+}
+
 impl<C: Context> Engine<C> {
     /// See [`Drive::write_direct`].
-    ///
-    /// # Safety
-    /// `bytes` is valid for reads of `len` bytes during the call.
-    pub(super) unsafe fn write_borrowed(
+    pub(super) fn write_borrowed(
         &mut self,
         clock: &dyn Fn() -> Timestamp,
-        key: StreamKey,
-        bytes: *const u8,
-        len: usize,
-        patient: bool,
+        loan: Loan<'_>,
     ) -> Option<usize> {
+        let Loan { stream: key, bytes, patient } = loan;
         if !self.context.attributes().moves_bytes_while_posting() {
             return None;
         }
@@ -45,13 +49,13 @@ impl<C: Context> Engine<C> {
         let session = self.sessions.get_mut(slot)?.as_mut()?;
         // Bytes that went through the send buffer may not have been heard of.
         session.on_written(self.last_poll, id, &mut self.tenants);
-        let wanted = super::buffers::wanted(len, self.config.window);
+        let wanted = super::buffers::wanted(bytes.len(), self.config.window);
         session.supply_buffer(self.last_poll, id, wanted, &mut self.tenants);
         session.attention = true;
         let capacity = session.table.get(&id.0)?.buffer.as_ref()?.size();
         let start = session.streams.send_half(id)?.tail();
-        let end = start.checked_add(len as u64)?;
-        session.borrow = Some((id, Borrow { address: bytes, start, end }));
+        let end = start.checked_add(bytes.len() as u64)?;
+        session.borrow = Some((id, Borrow { address: bytes.as_ptr(), start, end }));
 
         let mut last_progress = clock();
         let mut now = last_progress;
@@ -105,7 +109,7 @@ impl<C: Context> Engine<C> {
                 std::hint::spin_loop();
             }
         }
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the slice lives until this call returns.
         Some(unsafe { self.keep_rest(key) }.unwrap_or(0))
     }
 

@@ -53,12 +53,12 @@ use netchannel_verbs::Context;
 use netchannel_vns::Carried;
 use netchannel_wire::StreamId;
 
-use crate::boundary::StreamKey;
 use crate::boundary::application::ApplicationId;
 use crate::boundary::port::{self, Doorbell, EnginePort, What};
 use crate::boundary::ready::EngineList;
 use crate::config::Config;
 use crate::engine::control::EngineControl;
+pub(crate) use crate::engine::direct::Loan;
 use crate::engine::doorbells::Doorbells;
 use crate::engine::session::Session;
 use crate::engine::tenants::Tenants;
@@ -111,18 +111,7 @@ pub(crate) trait Drive: Send {
 
     /// Writes straight from an application's buffer while polling; returns how many bytes are
     /// taken (sent and confirmed, or kept). `None` if the device cannot: copy to the send buffer.
-    /// If `patient`, it waits for the peer for some microseconds, which may save that copy.
-    ///
-    /// # Safety
-    /// `bytes` is valid for reads during the call.
-    unsafe fn write_direct(
-        &mut self,
-        clock: &dyn Fn() -> Timestamp,
-        stream: StreamKey,
-        bytes: *const u8,
-        len: usize,
-        patient: bool,
-    ) -> Option<usize>;
+    fn write_direct(&mut self, clock: &dyn Fn() -> Timestamp, loan: Loan<'_>) -> Option<usize>;
 
     /// Sends acknowledgements that wait for company, before everyone goes to sleep.
     fn settle(&mut self, now: Timestamp);
@@ -191,16 +180,8 @@ impl<C: Context> Drive for Engine<C> {
         self.on_doorbell(ApplicationId::LOCAL, doorbell);
     }
 
-    unsafe fn write_direct(
-        &mut self,
-        clock: &dyn Fn() -> Timestamp,
-        stream: StreamKey,
-        bytes: *const u8,
-        len: usize,
-        patient: bool,
-    ) -> Option<usize> {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { self.write_borrowed(clock, stream, bytes, len, patient) }
+    fn write_direct(&mut self, clock: &dyn Fn() -> Timestamp, loan: Loan<'_>) -> Option<usize> {
+        self.write_borrowed(clock, loan)
     }
 
     fn settle(&mut self, now: Timestamp) {

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::engine::control::EngineControl;
 use crate::engine::harness::{Made, make_channels, start_session};
 use crate::engine::slabs::SlabMaker;
-use crate::engine::{Drive, Engine};
+use crate::engine::{Drive, Engine, Loan};
 use crate::shared::Backlog;
 use crate::shared::{GroupShared, SessionShared, Shared, StreamSeed};
 use crate::sync::lock;
@@ -175,9 +175,7 @@ impl World {
         let clock = Arc::clone(&self.clock);
         let read = || Timestamp::from_nanos(clock.fetch_add(100, Ordering::Relaxed));
         let engine = &mut self.hosts[host].engine;
-        // SAFETY: the slice is valid during the call.
-        unsafe { engine.write_direct(&read, stream.key, bytes.as_ptr(), bytes.len(), true) }
-            .unwrap()
+        engine.write_direct(&read, Loan { stream: stream.key, bytes, patient: true }).unwrap()
     }
 
     /// Reads what there is, byte by byte as an application finds it in the windows.

@@ -11,7 +11,7 @@ use crate::boundary::StreamKey;
 use crate::boundary::port::Doorbell;
 use crate::clock::now;
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, Loan};
 use crate::error::Error;
 use crate::info::StreamInfo;
 use crate::local::cores::Cores;
@@ -156,21 +156,14 @@ impl Keeper {
     }
 
     /// Writes straight from the caller's buffer, if the device can and this thread may drive:
-    /// returns how many bytes were taken. If `patient` it waits some microseconds for the peer.
-    pub(crate) fn write_direct(
-        &self,
-        stream: StreamKey,
-        bytes: &[u8],
-        patient: bool,
-    ) -> Option<usize> {
+    /// returns how many bytes were taken.
+    pub(crate) fn write_direct(&self, loan: Loan<'_>) -> Option<usize> {
         if !self.inner.device.moves_bytes_while_posting() {
             return None;
         }
-        let group = self.home(stream);
+        let group = self.home(loan.stream);
         let mut engine = group.try_drive()?;
-        // SAFETY: the slice is valid for reads during the call.
-        let taken =
-            unsafe { engine.write_direct(&now, stream, bytes.as_ptr(), bytes.len(), patient) };
+        let taken = engine.write_direct(&now, loan);
         group.let_go(engine);
         taken
     }

@@ -8,6 +8,7 @@ use netchannel_vns::StreamError;
 
 use crate::boundary::cell::flags;
 use crate::boundary::ready::Direction;
+use crate::engine::Loan;
 use crate::error::Error;
 use crate::shared::Command;
 use crate::stream::buffer::{BufferClaim, Space};
@@ -185,7 +186,7 @@ impl SendHalf {
     fn write_some(&mut self, bytes: &[u8], patient: bool) -> Result<usize, Error> {
         self.unclaim();
         let key = self.shared.seed.key;
-        if let Some(taken) = self.shared.reach.write_direct(key, bytes, patient) {
+        if let Some(taken) = self.shared.reach.write_direct(Loan { stream: key, bytes, patient }) {
             self.tail += taken as u64;
             if taken == 0 {
                 self.shared.application().room_wanted.store(1, Relaxed);

@@ -6,12 +6,11 @@
 //! back at random too, and slots of the send queue are free only when a completion was polled.
 
 use std::collections::VecDeque;
-use std::collections::vec_deque::Drain;
 use std::sync::atomic::Ordering;
 
 use super::device::Device;
 use super::random::Random;
-use crate::work::LocalSlice;
+use crate::work::{LocalSlice, WorkCompletion};
 
 /// What the peer gets instead of bytes that were changed too early.
 const POISON: u8 = 0xdb;
@@ -40,18 +39,23 @@ impl Deferral {
     }
 }
 
-/// Takes out the completions that may be seen in this poll, at most `room`.
+/// Hands out the completions that may be seen in this poll, as many as `out` takes; returns how many.
 #[inline]
-pub(super) fn visible<'a, T>(
-    completions: &'a mut VecDeque<T>,
+pub(super) fn take_visible<T>(
+    waiting: &mut VecDeque<T>,
     deferral: Option<&mut Deferral>,
-    room: usize,
-) -> Drain<'a, T> {
-    let mut count = completions.len();
+    out: &mut [WorkCompletion],
+    mut completion: impl FnMut(T) -> WorkCompletion,
+) -> usize {
+    let mut count = waiting.len();
     if let Some(deferral) = deferral {
         count = deferral.release(count);
     }
-    completions.drain(..count.min(room))
+    let count = count.min(out.len());
+    for (place, one) in out.iter_mut().zip(waiting.drain(..count)) {
+        *place = completion(one);
+    }
+    count
 }
 
 /// A sum over the bytes of the slices (FNV-1a with words).

@@ -9,7 +9,7 @@ use netchannel_units::Timestamp;
 
 use super::completion_queue::Polled;
 use super::connection::Shared;
-use super::deferred::{Deferral, visible};
+use super::deferred::{Deferral, take_visible};
 use super::gather::Cursor;
 use super::shared_receive::SharedReceives;
 use super::wire_ring::{Kind, Receiver, Rubbish, Slot, flag};
@@ -113,12 +113,9 @@ impl ReceiveSide {
             return;
         }
         polled.fill(|out| {
-            let seen = visible(&mut self.completions, self.deferral.as_mut(), out.len());
-            let count = seen.len();
-            for (place, completion) in out.iter_mut().zip(seen) {
-                *place = completion;
-            }
-            count
+            take_visible(&mut self.completions, self.deferral.as_mut(), out, |completion| {
+                completion
+            })
         });
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ptr::NonNull;
 
 use super::completion_queue::Polled;
-use super::deferred::{Deferral, checksum, poison, visible};
+use super::deferred::{Deferral, checksum, poison, take_visible};
 use super::device::Device;
 use super::gather::Cursor;
 use crate::memory::Access;
@@ -145,12 +145,9 @@ impl Completed {
         out: &mut [WorkCompletion],
         deferral: Option<&mut Deferral>,
     ) -> usize {
-        let seen = visible(&mut self.finished, deferral, out.len());
-        let count = seen.len();
-        for (place, finished) in out.iter_mut().zip(seen) {
-            *place = finished.completion;
+        take_visible(&mut self.finished, deferral, out, |finished| {
             self.held -= finished.slots;
-        }
-        count
+            finished.completion
+        })
     }
 }

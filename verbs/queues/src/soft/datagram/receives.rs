@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{DatagramStatistics, Shared};
 use crate::memory::Access;
-use crate::soft::deferred::{Deferral, visible};
+use crate::soft::deferred::{Deferral, take_visible};
 use crate::soft::gather::Cursor;
 use crate::soft::shared_receive::SharedReceives;
 use crate::soft::wire_ring::{Receiver, Ring, Slot, flag};
@@ -56,12 +56,7 @@ impl Receives {
     /// Takes out completions that may be seen now.
     #[inline]
     pub(super) fn take(&mut self, out: &mut [WorkCompletion]) -> usize {
-        let seen = visible(&mut self.completions, self.deferral.as_mut(), out.len());
-        let count = seen.len();
-        for (place, completion) in out.iter_mut().zip(seen) {
-            *place = completion;
-        }
-        count
+        take_visible(&mut self.completions, self.deferral.as_mut(), out, |completion| completion)
     }
 
     /// Matches a datagram with a receive, or drops it (counted). Whether a receive was completed.
