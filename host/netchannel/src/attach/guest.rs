@@ -13,17 +13,17 @@ use netchannel_attach::{
 use netchannel_shared_memory::Error as SharedMemoryError;
 use netchannel_shared_memory::passing::{receive_with_fds_within, send_with_fds_within};
 use netchannel_shared_memory::wake::Wake;
+use netchannel_units::Claim;
 use netchannel_verbs::device::Provider;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::attach::operations::Connecting;
 use crate::attach::socket::Visitor;
 use crate::boundary::application::{Application, ApplicationId, Export};
 use crate::boundary::port::{self, PortShared};
 use crate::boundary::region;
 use crate::boundary::signal::Signal;
-use crate::local::RuntimeInner;
+use crate::local::{ConnectReply, RuntimeInner};
 use crate::shared::Backlog;
 use crate::shared::{SessionShared, StreamSeed};
 use crate::sync::lock;
@@ -71,6 +71,14 @@ impl AsFd for Passed {
             Self::Shared(export) => export.fd.as_fd(),
         }
     }
+}
+
+/// A stream that is being opened.
+pub(super) struct Connecting {
+    pub(super) number: u32,
+    pub(super) peer: SocketAddr,
+    pub(super) claim: Claim,
+    pub(super) reply: Arc<ConnectReply>,
 }
 
 /// An application.

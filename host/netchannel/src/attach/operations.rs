@@ -10,7 +10,7 @@ use netchannel_shared_memory::wake::SocketWake;
 use netchannel_units::Claim;
 
 use crate::attach::convert::{to_failure, to_statistics};
-use crate::attach::guest::{Guest, Passed};
+use crate::attach::guest::{Connecting, Guest, Passed};
 use crate::boundary::StreamKey;
 use crate::boundary::port::{self, PortShared, PortWake};
 use crate::error::Error;
@@ -25,14 +25,6 @@ const MAX_PORTS: usize = 256;
 const MAX_LISTENERS: usize = 64;
 /// Connections that an application may wait for.
 const MAX_CONNECTING: usize = 256;
-
-/// A stream that is being opened.
-pub(super) struct Connecting {
-    number: u32,
-    peer: SocketAddr,
-    claim: Claim,
-    reply: Arc<ConnectReply>,
-}
 
 pub(super) fn too_many(what: &'static str, limit: usize) -> Failure {
     let text = format!("an application may have {limit} {what}");

@@ -1,11 +1,12 @@
 //! An engine's part of the port's bulk budget: see [`PortBudget`](crate::shared::PortBudget).
 
+use netchannel_driver::RcChannel;
 use netchannel_scheduler::{Assignment, Scheduler, SchedulerConfig};
 use netchannel_units::{Class, Timestamp};
-use netchannel_verbs::Context;
+use netchannel_verbs::{Context, Mover};
+use netchannel_vns::Carried;
 
 use crate::engine::Engine;
-use crate::engine::transmit::outstanding;
 use crate::shared::{GroupShared, PortBudget};
 
 /// What an engine has in the account.
@@ -119,5 +120,18 @@ impl<C: Context> Engine<C> {
             min_chunk: config.min_chunk.min(budget.rules.grain()),
             ..config
         }
+    }
+}
+
+/// Bytes that were posted and have not left as far as this side knows. What the peer confirmed has
+/// left, whether or not it was signalled: without this the last small messages would look
+/// outstanding for ever, and a window smaller than a chunk closed.
+pub(super) fn outstanding<C: Context>(channel: &RcChannel<C, Carried>, mover: Mover) -> u64 {
+    let state = channel.state();
+    let unconfirmed = state.stats().bytes_posted - state.stats().bytes_confirmed;
+    match mover {
+        // Posting returns when most of it has left: it is the peer that may be behind.
+        Mover::Kernel => unconfirmed,
+        Mover::Nic | Mover::Poster => state.outstanding().min(unconfirmed),
     }
 }

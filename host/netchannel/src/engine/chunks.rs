@@ -10,7 +10,8 @@ use netchannel_wire::StreamId;
 use netchannel_wire::encode::DATA_OVERHEAD;
 
 use crate::engine::buffers::Span;
-use crate::engine::session::{Borrow, StreamTable};
+use crate::engine::session::Borrow;
+use crate::engine::stream::StreamTable;
 use crate::engine::tenants::Tenants;
 use crate::shared::EngineCounters;
 

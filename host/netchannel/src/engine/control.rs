@@ -11,7 +11,6 @@ use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::{Context, Endpoint, SourcePort};
 use netchannel_vns::Streams;
 use netchannel_vns::send::SendState;
-use netchannel_vns::streams::Role;
 use netchannel_wire::StreamId;
 use netchannel_wire::control::ChannelMessage;
 
@@ -22,22 +21,10 @@ use crate::engine::failover::Failover;
 use crate::engine::session::{Payload, Session};
 use crate::engine::setup::attach;
 use crate::engine::slabs::WindowSlab;
+use crate::engine::terms::SessionTerms;
 use crate::error::Error;
 use crate::shared::{SessionShared, StreamSeed};
 use crate::sync::lock;
-
-/// What a session needs that its two ends agreed on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SessionTerms {
-    pub(crate) role: Role,
-    pub(crate) peer_slots: u32,
-    pub(crate) peer_slot_bytes: u32,
-    pub(crate) peer_eager_credit: u64,
-    /// Both can replace Channels.
-    pub(crate) failover: bool,
-    /// Number of the group in the session.
-    pub(crate) group: u8,
-}
 
 /// Counters of one Channel.
 #[derive(Clone, Debug)]

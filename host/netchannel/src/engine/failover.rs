@@ -14,9 +14,9 @@ use netchannel_vns::Carried;
 use netchannel_wire::control::{ChannelEpoch, ChannelMessage};
 
 use crate::engine::Engine;
-use crate::engine::control::SessionTerms;
+use crate::engine::channel_set::ChannelSet;
 use crate::engine::failures::Silence;
-use crate::engine::session::ChannelSet;
+use crate::engine::terms::SessionTerms;
 use crate::error::Error;
 use crate::sync::lock;
 

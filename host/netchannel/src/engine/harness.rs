@@ -8,8 +8,9 @@ use netchannel_verbs::{Context, Endpoint};
 use netchannel_vns::streams::Role;
 
 use crate::engine::Engine;
-use crate::engine::control::{EngineControl, SessionTerms};
+use crate::engine::control::EngineControl;
 use crate::engine::settings::EAGER_CREDIT;
+use crate::engine::terms::SessionTerms;
 use crate::shared::SessionShared;
 
 /// Receive slots of each Channel.

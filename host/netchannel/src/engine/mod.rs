@@ -4,7 +4,8 @@
 //! The way of the data: `submit` (applications' doorbells) and [`transmit`] go down, [`receive`]
 //! and [`publish`] go up. Set-up lies apart in [`setup`].
 //!
-//! - [`session`]: what the engine keeps per peer. [`slabs`]: memory for its receive windows.
+//! - [`session`]: what the engine keeps per peer, by the [`terms`] that both agreed on; [`stream`]: per
+//!   stream; [`channel_set`]: some of its Channels. [`slabs`]: memory for its receive windows.
 //! - [`buffers`]: send buffers. [`lending`]: which streams have some. [`budget`]: an engine's part of what
 //!   all may have outstanding together.
 //! - [`receive`]: messages to streams.
@@ -19,6 +20,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod buffers;
+mod channel_set;
 mod chunks;
 #[cfg(test)]
 mod class_tests;
@@ -38,7 +40,9 @@ pub(crate) mod session;
 pub(crate) mod settings;
 mod setup;
 pub(crate) mod slabs;
+mod stream;
 mod tenants;
+pub(crate) mod terms;
 #[cfg(test)]
 mod tests;
 mod transmit;

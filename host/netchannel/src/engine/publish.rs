@@ -14,7 +14,8 @@ use crate::boundary::port::EnginePort;
 use crate::boundary::ready::EngineList;
 use crate::boundary::region::place;
 use crate::engine::Engine;
-use crate::engine::session::{EngineStream, Session};
+use crate::engine::session::Session;
+use crate::engine::stream::EngineStream;
 
 impl<C: Context> Engine<C> {
     /// Writes the cells of streams that changed, and wakes who waits for them.

@@ -1,8 +1,7 @@
 //! What the engine keeps per peer.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,16 +9,16 @@ use netchannel_driver::{ChannelKey, Group};
 use netchannel_scheduler::{Scheduler, StreamKey as SchedulerKey};
 use netchannel_units::{ChannelId, Duration, StreamOffset, Timestamp};
 use netchannel_verbs::Context;
-use netchannel_vns::streams::IdHasher;
 use netchannel_vns::{Carried, SlabId, Streams};
 use netchannel_wire::StreamId;
 
 use crate::boundary::application::ApplicationId;
-use crate::boundary::cell::{Cell, buffer};
-use crate::boundary::ready::Watchers;
+use crate::boundary::cell::buffer;
 use crate::engine::buffers::{SendBuffer, vacancy};
+use crate::engine::channel_set::ChannelSet;
 use crate::engine::failover::Failover;
 use crate::engine::slabs::WindowSlab;
+use crate::engine::stream::StreamTable;
 use crate::engine::tenants::Tenants;
 use crate::shared::{SessionShared, SlabRoom};
 
@@ -34,79 +33,11 @@ pub(crate) struct Borrow {
 // SAFETY: lives only within `Engine::write_borrowed`, on the thread that lends the bytes.
 unsafe impl Send for Borrow {}
 
-/// A stream as the engine sees it, beside its state in [`Streams`].
-#[derive(Debug)]
-pub(crate) struct EngineStream {
-    /// Whose stream it is.
-    pub(crate) application: ApplicationId,
-    /// The application has let go.
-    pub(crate) released: bool,
-    pub(crate) cell: Cell,
-    pub(crate) buffer: Option<SendBuffer>,
-    /// Who hears of the stream without waiting for it. Most streams have nobody.
-    pub(crate) watchers: Option<Box<Watchers>>,
-    /// Number of the newest window that the application knows.
-    pub(crate) generation: u32,
-    pub(super) in_idle_queue: bool,
-}
-
-impl EngineStream {
-    pub(crate) fn new(application: ApplicationId, cell: Cell) -> Self {
-        let (released, in_idle_queue) = (false, false);
-        Self {
-            application,
-            released,
-            cell,
-            buffer: None,
-            watchers: None,
-            generation: 0,
-            in_idle_queue,
-        }
-    }
-
-    /// The application lets go of it, and hears of it no more.
-    pub(super) fn let_go(&mut self) {
-        self.released = true;
-        self.watchers = None;
-    }
-}
-
-pub(crate) type StreamTable = HashMap<u32, EngineStream, BuildHasherDefault<IdHasher>>;
-
 /// Stream bytes that a Channel carried.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Payload {
     pub(crate) confirmed: u64,
     pub(crate) received: u64,
-}
-
-/// Some of a session's Channels: most passes concern one or two of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ChannelSet(u64);
-
-impl ChannelSet {
-    pub(crate) fn insert(&mut self, number: usize) {
-        debug_assert!(number < 64, "`Config::check` allows 64 Channels");
-        self.0 |= 1 << (number & 63);
-    }
-
-    pub(crate) fn remove(&mut self, number: usize) {
-        self.0 &= !(1 << (number & 63));
-    }
-
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// The numbers, ascending.
-    pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
-        let mut left = self.0;
-        std::iter::from_fn(move || {
-            let number = left.trailing_zeros();
-            left &= left.wrapping_sub(1);
-            (number < 64).then_some(number as usize)
-        })
-    }
 }
 
 /// An engine's part of a session.

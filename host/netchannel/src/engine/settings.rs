@@ -10,7 +10,7 @@ use netchannel_vns::streams::StreamsConfig;
 use netchannel_wire::frame::MessageHeader;
 
 use crate::engine::Engine;
-use crate::engine::control::SessionTerms;
+use crate::engine::terms::SessionTerms;
 use crate::error::Error;
 
 /// Bytes that a stream may send before it has a window: a receive slot's worth or two, a round

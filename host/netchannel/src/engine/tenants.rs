@@ -10,7 +10,7 @@ use netchannel_verbs::Context;
 use crate::boundary::application::{Application, ApplicationId};
 use crate::boundary::cell::{Cell, CellBlocks};
 use crate::engine::buffers::SendBuffers;
-use crate::engine::session::EngineStream;
+use crate::engine::stream::EngineStream;
 use crate::error::Error;
 
 /// How often to look whether an application that is gone may leave: its last completions are due

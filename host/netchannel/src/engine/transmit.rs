@@ -10,7 +10,7 @@ use netchannel_vns::streams::Control;
 use netchannel_wire::{Frame, StreamId};
 
 use crate::engine::Engine;
-use crate::engine::budget::Port;
+use crate::engine::budget::{Port, outstanding};
 use crate::engine::chunks::{Outlet, Sink};
 use crate::engine::failures::LOOK_FOR_FAILURES;
 use crate::engine::session::Session;
@@ -251,19 +251,6 @@ impl<C: Context> Pass<'_, C> {
             next = self.port.next(scheduler);
         }
         Ok(next)
-    }
-}
-
-/// Bytes that were posted and have not left as far as this side knows. What the peer confirmed has
-/// left, whether or not it was signalled: without this the last small messages would look
-/// outstanding for ever, and a window smaller than a chunk closed.
-pub(super) fn outstanding<C: Context>(channel: &RcChannel<C, Carried>, mover: Mover) -> u64 {
-    let state = channel.state();
-    let unconfirmed = state.stats().bytes_posted - state.stats().bytes_confirmed;
-    match mover {
-        // Posting returns when most of it has left: it is the peer that may be behind.
-        Mover::Kernel => unconfirmed,
-        Mover::Nic | Mover::Poster => state.outstanding().min(unconfirmed),
     }
 }
 

@@ -12,23 +12,22 @@
 //! Watching, it has armed the completion events and sleeps on them: keepalives, credit and
 //! acknowledgements go on while the application computes. Parked, it serves the engine's timers.
 
-use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netchannel_shared_memory::wake::Wake;
 use netchannel_units::Timestamp;
 
 use crate::clock::now;
 use crate::engine::{Drive, EVENT_FDS};
 use crate::error::Error;
 use crate::local::RuntimeInner;
+use crate::local::commands::HelperCommand;
 use crate::local::group::Group;
 use crate::local::links::Links;
 use crate::local::owner::{HelperMode, Owner};
-use crate::shared::{SessionShared, SlabDemand};
+use crate::shared::SlabDemand;
 use crate::sync::lock;
 
 /// An inline engine that nobody has polled for this long is taken over.
@@ -39,64 +38,6 @@ const LONGEST_TICK: Duration = Duration::from_millis(2);
 
 /// Rounds of driving without a look at the control connections: well below a millisecond.
 const ROUNDS: u32 = 64;
-
-/// What applications ask of the helper.
-pub(crate) enum HelperCommand {
-    /// Accept control connections here.
-    Listen(TcpListener),
-    /// Stop doing so.
-    Unlisten(SocketAddr),
-    /// Find or make a session.
-    Connect { peer: SocketAddr, reply: Arc<ConnectReply> },
-}
-
-/// The answer to [`HelperCommand::Connect`]: the session.
-#[derive(Default)]
-pub(crate) struct ConnectReply {
-    answer: Mutex<Option<Result<Arc<SessionShared>, Error>>>,
-    there: Condvar,
-    /// Wakes who waits for several.
-    wake: Option<Arc<Wake>>,
-}
-
-impl ConnectReply {
-    /// An answer that wakes somebody when it is there.
-    pub(crate) fn notifying(wake: Arc<Wake>) -> Self {
-        Self { wake: Some(wake), ..Self::default() }
-    }
-
-    /// The answer, if it is there.
-    pub(crate) fn take(&self) -> Option<Result<Arc<SessionShared>, Error>> {
-        lock(&self.answer).take()
-    }
-
-    pub(super) fn answer(&self, answer: Result<Arc<SessionShared>, Error>) {
-        lock(&self.answer).get_or_insert(answer);
-        self.there.notify_all();
-        if let Some(Err(error)) = self.wake.as_ref().map(|wake| wake.notify()) {
-            tracing::warn!(%error, "cannot wake who waits for a connection");
-        }
-    }
-
-    /// The answer, if it is there or comes within `timeout` (none: some time).
-    pub(crate) fn wait(
-        &self,
-        timeout: Option<Duration>,
-    ) -> Option<Result<Arc<SessionShared>, Error>> {
-        let answer = lock(&self.answer);
-        let mut answer = match timeout {
-            None => self
-                .there
-                .wait_while(answer, |answer| answer.is_none())
-                .unwrap_or_else(PoisonError::into_inner),
-            Some(timeout) => {
-                let waited = self.there.wait_timeout_while(answer, timeout, |a| a.is_none());
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        answer.take()
-    }
-}
 
 /// Starts the helper thread.
 pub(super) fn spawn(inner: Arc<RuntimeInner>) -> Result<JoinHandle<()>, Error> {

@@ -14,8 +14,8 @@ use crate::config::Idle;
 use crate::engine::Drive;
 use crate::error::Error;
 use crate::local::RuntimeInner;
+use crate::local::commands::HelperCommand;
 use crate::local::group::Group;
-use crate::local::helper::HelperCommand;
 use crate::shared::{Command, SessionPart, SessionShared, SlabRoom};
 use crate::sync::lock;
 

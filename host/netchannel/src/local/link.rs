@@ -15,7 +15,7 @@ use netchannel_wire::control::{
 use crate::clock::now;
 use crate::error::Error;
 use crate::local::RuntimeInner;
-use crate::local::helper::ConnectReply;
+use crate::local::commands::ConnectReply;
 use crate::local::link::handshake::configuration;
 use crate::local::parts::{self, Made, drop_channels, make_all};
 use crate::local::sockets::{self, socket};

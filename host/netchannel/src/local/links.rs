@@ -10,7 +10,7 @@ use netchannel_wire::control::Reason;
 
 use crate::error::Error;
 use crate::local::RuntimeInner;
-use crate::local::helper::{ConnectReply, HelperCommand};
+use crate::local::commands::{ConnectReply, HelperCommand};
 use crate::local::link::{Link, Stage, answer, dial};
 use crate::sync::lock;
 

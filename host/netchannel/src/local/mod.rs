@@ -4,12 +4,14 @@
 //! - [`group`]: a Channel group, that is, an engine; [`owner`]: who drives it.
 //! - [`wait`]: what a thread does that must wait; [`patience`]: how long it polls before it sleeps.
 //! - [`ports`]: how applications' threads talk to engines.
-//! - [`helper`]: the thread that is asleep unless something beside the data path is to be done.
+//! - [`helper`]: the thread that is asleep unless something beside the data path is to be done;
+//!   [`commands`]: what it is asked.
 //! - [`links`]: control connections; [`link`]: one of them, one per session; [`parts`]: what the
 //!   engines have of a session; [`sockets`].
 //! - [`cores`]: polling cores, if there are some.
 //! - [`serving`]: what the attach server asks. [`statistics`]: counters, put together.
 
+mod commands;
 mod cores;
 mod group;
 mod helper;
@@ -42,8 +44,8 @@ use crate::local::cores::Cores;
 use crate::local::group::Group;
 use crate::shared::{SessionShared, Shared};
 
+pub(crate) use commands::{ConnectReply, HelperCommand};
 pub use cores::PollerReport;
-pub(crate) use helper::{ConnectReply, HelperCommand};
 pub(crate) use inner::{LINGER, lost_streams};
 pub(crate) use keeper::Keeper;
 

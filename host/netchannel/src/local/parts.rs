@@ -14,7 +14,7 @@ use netchannel_wire::control::{ChannelMessage, ChannelOffer};
 
 use crate::boundary::application::ApplicationId;
 use crate::clock::now;
-use crate::engine::control::SessionTerms;
+use crate::engine::terms::SessionTerms;
 use crate::error::Error;
 use crate::local::RuntimeInner;
 use crate::shared::{SessionPart, SessionShared};

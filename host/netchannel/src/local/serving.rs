@@ -12,7 +12,7 @@ use crate::boundary::ready::EngineList;
 use crate::engine::Drive;
 use crate::engine::commands::MAX_LISTS;
 use crate::error::Error;
-use crate::local::helper::{ConnectReply, HelperCommand};
+use crate::local::commands::{ConnectReply, HelperCommand};
 use crate::local::{RuntimeInner, sockets};
 use crate::shared::Backlog;
 use crate::shared::{Command, SessionShared, StreamSeed};

@@ -7,8 +7,8 @@ use netchannel_vns::streams::Role;
 use netchannel_wire::control::{ChannelOffer, Configuration, Features, Reason};
 
 use crate::clock::now;
-use crate::engine::control::SessionTerms;
 use crate::engine::settings::EAGER_CREDIT;
+use crate::engine::terms::SessionTerms;
 use crate::error::Error;
 use crate::local::RuntimeInner;
 use crate::local::link::{Link, Stage, shorten};

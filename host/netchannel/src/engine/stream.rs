@@ -1,0 +1,50 @@
+//! What the engine keeps per stream.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+use netchannel_vns::streams::IdHasher;
+
+use crate::boundary::application::ApplicationId;
+use crate::boundary::cell::Cell;
+use crate::boundary::ready::Watchers;
+use crate::engine::buffers::SendBuffer;
+
+/// A stream as the engine sees it, beside its state in [`Streams`](netchannel_vns::Streams).
+#[derive(Debug)]
+pub(crate) struct EngineStream {
+    /// Whose stream it is.
+    pub(crate) application: ApplicationId,
+    /// The application has let go.
+    pub(crate) released: bool,
+    pub(crate) cell: Cell,
+    pub(crate) buffer: Option<SendBuffer>,
+    /// Who hears of the stream without waiting for it. Most streams have nobody.
+    pub(crate) watchers: Option<Box<Watchers>>,
+    /// Number of the newest window that the application knows.
+    pub(crate) generation: u32,
+    pub(super) in_idle_queue: bool,
+}
+
+impl EngineStream {
+    pub(crate) fn new(application: ApplicationId, cell: Cell) -> Self {
+        let (released, in_idle_queue) = (false, false);
+        Self {
+            application,
+            released,
+            cell,
+            buffer: None,
+            watchers: None,
+            generation: 0,
+            in_idle_queue,
+        }
+    }
+
+    /// The application lets go of it, and hears of it no more.
+    pub(super) fn let_go(&mut self) {
+        self.released = true;
+        self.watchers = None;
+    }
+}
+
+pub(crate) type StreamTable = HashMap<u32, EngineStream, BuildHasherDefault<IdHasher>>;
