@@ -18,6 +18,7 @@ use netchannel_attach::{
 use netchannel_shared_memory::Error as SharedMemoryError;
 use netchannel_shared_memory::passing::{receive_with_fds_within, send_with_fds_within};
 use netchannel_units::Claim;
+use rustix::io::Errno;
 
 use crate::attach::memory::Memory;
 use crate::attach::pending::Pending;
@@ -63,6 +64,26 @@ fn kind_of(error: &SharedMemoryError) -> ErrorKind {
     }
 }
 
+fn hung_up(error: &SharedMemoryError) -> bool {
+    matches!(error.errno(), Some(Errno::PIPE | Errno::CONNRESET))
+}
+
+/// The next packet. Where the engine hung up with packets of ours unread, the system tells that before
+/// the last that the engine said, which still waits.
+fn hear(
+    socket: &OwnedFd,
+    packet: &mut [u8],
+    max_fds: usize,
+    patience: Duration,
+) -> Result<(usize, Vec<OwnedFd>), SharedMemoryError> {
+    match receive_with_fds_within(socket.as_fd(), packet, max_fds, patience) {
+        Err(error) if hung_up(&error) => {
+            receive_with_fds_within(socket.as_fd(), packet, max_fds, patience)
+        }
+        other => other,
+    }
+}
+
 #[derive(Default)]
 struct Waiting {
     ports: Vec<Weak<PortShared>>,
@@ -77,10 +98,11 @@ impl Link {
         let socket = socket::connect(path)?;
         let failed = |error: SharedMemoryError| cannot(path, error.to_string(), kind_of(&error));
         let hello = Hello::new(&name_of_this_program()).encode();
-        send_with_fds_within(socket.as_fd(), &hello, &[], PATIENCE).map_err(failed)?;
+        let said = send_with_fds_within(socket.as_fd(), &hello, &[], PATIENCE);
+        // An engine that does not want this process says so and hangs up, perhaps before it hears hello.
+        said.or_else(|error| if hung_up(&error) { Ok(()) } else { Err(error) }).map_err(failed)?;
         let mut packet = vec![0; MAX_PACKET];
-        let came = receive_with_fds_within(socket.as_fd(), &mut packet, 0, PATIENCE);
-        let (length, _) = came.map_err(failed)?;
+        let (length, _) = hear(&socket, &mut packet, 0, PATIENCE).map_err(failed)?;
         if length == 0 {
             let reason = "it closed the connection without a word".into();
             return Err(cannot(path, reason, ErrorKind::ConnectionAborted));
@@ -238,12 +260,7 @@ impl Link {
     pub(super) fn listen_to_engine(&self) {
         let mut packet = vec![0; MAX_PACKET];
         let error = loop {
-            match receive_with_fds_within(
-                self.socket.as_fd(),
-                &mut packet,
-                MAX_DESCRIPTORS,
-                FOR_EVER,
-            ) {
+            match hear(&self.socket, &mut packet, MAX_DESCRIPTORS, FOR_EVER) {
                 Ok((0, _)) => {
                     let reason = "it closed the connection; did it end or drop this application?";
                     break self.gone(reason, ErrorKind::ConnectionAborted);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -18,11 +19,23 @@ fn packets() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-/// A socket of an engine; its path goes when it is dropped.
+/// A socket of an engine; its path goes when it is dropped, if it still leads there.
 #[derive(Debug)]
 pub(super) struct Door {
     fd: OwnedFd,
     path: PathBuf,
+    file: FileId,
+}
+
+/// Which file it is, whatever its name: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn at(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok(Self(metadata.dev(), metadata.ino()))
+    }
 }
 
 impl Door {
@@ -44,7 +57,9 @@ impl Door {
             Self::remove_stale(path, &address)?;
             rustix::net::bind(&fd, &address).map_err(|e| failed("cannot bind the socket", e))?;
         }
-        let door = Self { fd, path: path.to_owned() };
+        let file = FileId::at(path)
+            .map_err(Error::system(format!("cannot find the socket {}", path.display())))?;
+        let door = Self { fd, path: path.to_owned(), file };
         rustix::net::listen(&door.fd, BACKLOG).map_err(|e| failed("cannot listen on", e))?;
         Ok(door)
     }
@@ -91,8 +106,10 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        // Fails if somebody has removed it, which is what is wanted.
-        let _ = std::fs::remove_file(&self.path);
+        // Somebody may have removed it, and another engine may have made its own there.
+        if FileId::at(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
