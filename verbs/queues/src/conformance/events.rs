@@ -18,6 +18,7 @@ pub(super) fn checks<C: Context>() -> Vec<(&'static str, Check<C>)> {
     vec![
         ("events: an armed queue wakes, others do not", arm),
         ("events: a SEND that completes wakes its sender", wakes_sender),
+        ("events: a WRITE behind a silent SEND wakes too", write_behind_send),
         ("events: a receive posted late wakes too", late_receive),
         ("events: armed for solicited ones only", solicited),
         ("events: an overflown completion queue says so", overflow),
@@ -138,6 +139,29 @@ fn overflow<C: Context>(_: &C, b: &C) -> Result<(), String> {
 fn wakes_sender<C: Context>(a: &C, b: &C) -> Result<(), String> {
     let mut pair = Pair::new(a, b)?;
     pair.a.send(request(1, SendOperation::Send, &[pair.a.slice(0, 8)]))?;
+    sleep_until_received(&mut pair)?;
+    expect_success(&pair.wait_a(1)?)
+}
+
+fn write_behind_send<C: Context>(a: &C, b: &C) -> Result<(), String> {
+    let mut pair = Pair::new(a, b)?;
+    let send = request(1, SendOperation::Send, &[pair.a.slice(0, 8)]);
+    let write = request(3, Side::write_to(&pair.b, 64), &[pair.a.slice(0, 8)]);
+    let read = request(4, Side::read_from(&pair.b, 64), &[pair.a.slice(64, 8)]);
+    for last in [write, read] {
+        pair.a.send(SendRequest { signaled: false, ..send })?;
+        pair.a.send(SendRequest { signaled: false, ..write })?;
+        pair.a.send(last)?;
+        sleep_until_received(&mut pair)?;
+        expect_success(&pair.wait_a(last.id)?)?;
+        pair.a.queue.drain_events().map_err(say("drain_events"))?;
+        ensure!(!pair.a.has_seen(), "a completion that was not asked for");
+    }
+    Ok(())
+}
+
+/// A has sent something for which B has no receive, and sleeps until that is posted.
+fn sleep_until_received<C: Context>(pair: &mut Pair<C>) -> Result<(), String> {
     pair.poll_for(Duration::from_millis(2))?;
     pair.a.queue.arm().map_err(say("arm"))?;
     pair.a.poll()?;
@@ -146,10 +170,11 @@ fn wakes_sender<C: Context>(a: &C, b: &C) -> Result<(), String> {
     for _ in 0..PATIENCE.as_millis() {
         pair.b.poll()?;
         if readable(pair.a.queue.event_fd(), Duration::from_millis(1))? {
-            return expect_success(&pair.wait_a(1)?);
+            expect_success(&pair.wait_b(2)?)?;
+            return Ok(());
         }
     }
-    Err("no event for a completed SEND".into())
+    Err("no event for what has completed".into())
 }
 
 fn late_receive<C: Context>(a: &C, b: &C) -> Result<(), String> {

@@ -221,6 +221,11 @@ impl SendSide {
             Execution::Failed(status) => status,
             _ => Status::Success,
         };
+        // A violation wakes by itself.
+        let completes = request.signaled || !status.is_success();
+        if completes && status != Status::RemoteAccess && self.sender.is_unheard() {
+            self.await_slots(qp);
+        }
         // Before the violation slot, which the peer never consumes.
         let end = self.sender.published();
         if !status.is_success() {
@@ -241,6 +246,20 @@ impl SendSide {
         self.outstanding.push_back(executed);
     }
 
+    /// What has just been executed sends nothing of its own, and completes when the peer has consumed what
+    /// was sent before: the peer is to say when that is so, or else who sleeps would not hear of it.
+    #[cold]
+    fn await_slots(&mut self, qp: &Shared) {
+        let Some(attachment) = qp.attachment() else { return };
+        // A peer that breaks the rules is found out when its progress is asked for next.
+        let _ = self.sender.refresh(&attachment.ring);
+        if self.sender.is_unheard() {
+            let slot = Slot { flags: flag::NOTIFY, ..Slot::bare(Kind::Awaited) };
+            self.sender.push(&attachment.ring, &slot, &mut Cursor::new(&[], 0));
+            self.published = Some(self.published.unwrap_or(false));
+        }
+    }
+
     /// After a failure: the peer is told if it was a violation of its memory.
     #[cold]
     fn halt(&mut self, qp: &Shared, status: Status) {
@@ -249,15 +268,8 @@ impl SendSide {
             return;
         }
         if let Some(attachment) = qp.attachment() {
-            let slot = Slot {
-                kind: Kind::Violation,
-                flags: flag::FIRST | flag::LAST | flag::SOLICITED,
-                len: 0,
-                immediate: 0,
-                total: 0,
-                queue_key: 0,
-                arrival: 0,
-            };
+            let flags = flag::FIRST | flag::LAST | flag::SOLICITED;
+            let slot = Slot { flags, ..Slot::bare(Kind::Violation) };
             // There is always one slot left for it: see `has_room`.
             self.sender.push(&attachment.ring, &slot, &mut Cursor::new(&[], 0));
             self.published = Some(true);

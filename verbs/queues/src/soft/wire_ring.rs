@@ -59,6 +59,8 @@ pub(super) enum Kind {
     Send,
     /// The sender broke a rule of remote access: the receiver's queue pair fails too.
     Violation,
+    /// Nothing arrives with it: the sender waits for the slots before it, and they do not say so.
+    Awaited,
     /// A datagram, its GRH in front.
     Datagram,
     /// Rubbish.
@@ -71,6 +73,7 @@ impl Kind {
             1 => Self::Send,
             2 => Self::Violation,
             3 => Self::Datagram,
+            4 => Self::Awaited,
             _ => Self::Unknown,
         }
     }
@@ -80,6 +83,7 @@ impl Kind {
             Self::Send => 1,
             Self::Violation => 2,
             Self::Datagram => 3,
+            Self::Awaited => 4,
             Self::Unknown => 0,
         }
     }
@@ -151,6 +155,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// One without bytes.
+    pub(super) fn bare(kind: Kind) -> Self {
+        Self { kind, flags: 0, len: 0, immediate: 0, total: 0, queue_key: 0, arrival: 0 }
+    }
+
     pub(super) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }

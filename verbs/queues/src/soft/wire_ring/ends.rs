@@ -12,6 +12,8 @@ pub(in crate::soft) struct Sender {
     next: u64,
     /// Slots consumed, as last read and checked.
     consumed: u64,
+    /// Slots up to the last that asks to be woken for.
+    notified: u64,
     /// Payload bytes written and given back.
     tail: u64,
     head: u64,
@@ -22,7 +24,7 @@ pub(in crate::soft) struct Sender {
 impl Sender {
     pub(in crate::soft) fn new() -> Self {
         let ends = vec![0; SLOTS as usize].into_boxed_slice();
-        Self { next: 0, consumed: 0, tail: 0, head: 0, ends }
+        Self { next: 0, consumed: 0, notified: 0, tail: 0, head: 0, ends }
     }
 
     /// Slots published.
@@ -33,6 +35,13 @@ impl Sender {
     /// Slots consumed when last looked at.
     pub(in crate::soft) fn consumed(&self) -> u64 {
         self.consumed
+    }
+
+    /// Whether there are slots that the receiver may consume without a word. Never while the ring is
+    /// half full, so that there is room for one more then.
+    #[inline]
+    pub(in crate::soft) fn is_unheard(&self) -> bool {
+        self.notified < self.next && self.consumed < self.next
     }
 
     /// Reads the receiver's progress.
@@ -101,6 +110,9 @@ impl Sender {
         // Release: the payload, and WRITEs made before, are visible to who sees the slot.
         words[0].store(head, Ordering::Release);
         self.next += 1;
+        if flags & flag::NOTIFY != 0 {
+            self.notified = self.next;
+        }
     }
 }
 
