@@ -13,7 +13,8 @@ use netchannel_units::{Class, Timestamp};
 use netchannel_verbs::queue_pair::{ConnectOptions, QueuePairInit, Service};
 use netchannel_verbs::work::{SendOperation, Slices};
 use netchannel_verbs::{
-    Access, Context, Endpoint, LocalSlice, MemoryRegion, QueuePair, SendRequest, soft,
+    Access, CompletionQueue as _, Context, Endpoint, LocalSlice, MemoryRegion, QueuePair,
+    SendRequest, WorkCompletion, soft,
 };
 use netchannel_wire::control::{
     ChannelOffer, Configuration, Connection, ControlEvent, SessionId, State, VersionRange,
@@ -225,7 +226,7 @@ struct Hostile {
     queue_pair: Queue,
     memory: Region,
     socket: TcpStream,
-    _completions: Completions,
+    completions: Completions,
     _context: soft::Context,
 }
 
@@ -271,7 +272,7 @@ impl Hostile {
                 socket.write_all(client.poll_transmit().unwrap()).unwrap();
             }
         }
-        Self { queue_pair, memory, socket, _completions: completions, _context: context }
+        Self { queue_pair, memory, socket, completions, _context: context }
     }
 
     fn send(&mut self, message: &[u8]) {
@@ -292,6 +293,12 @@ impl Hostile {
         };
         // SAFETY: the region lives as long as the queue pair, and is not written again.
         unsafe { self.queue_pair.post_send(&[request]) }.unwrap();
+        // The server's NIC may still be about to meet this one: until then the message waits here.
+        let end = Instant::now() + LIMIT;
+        while self.completions.poll(&mut [WorkCompletion::default()]).unwrap() == 0 {
+            assert!(Instant::now() < end, "the message is not taken");
+            thread::yield_now();
+        }
     }
 
     /// What the server says before it hangs up.

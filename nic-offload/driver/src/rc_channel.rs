@@ -85,7 +85,8 @@ impl<C: Context, T> RcChannel<C, T> {
         self.queue_pair.as_ref().map_or(Endpoint(Vec::new()), QueuePair::endpoint)
     }
 
-    /// Connects to the peer's queue pair.
+    /// Connects to the peer's queue pair, without waiting for its device: who polls must not. What goes
+    /// wrong later fails the queue pair.
     ///
     /// # Errors
     /// [`DriverError::Queue`].
@@ -95,7 +96,7 @@ impl<C: Context, T> RcChannel<C, T> {
         options: &ConnectOptions,
     ) -> Result<(), DriverError> {
         let Some(queue_pair) = &mut self.queue_pair else { return Ok(()) };
-        let connected = queue_pair.connect(peer, options);
+        let connected = queue_pair.start_connect(peer, options);
         connected.map_err(DriverError::queue("connecting the queue pair"))
     }
 

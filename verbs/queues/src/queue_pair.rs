@@ -123,6 +123,18 @@ pub trait QueuePair: Send {
     /// refuses.
     fn connect(&mut self, peer: &Endpoint, options: &ConnectOptions) -> Result<(), Error>;
 
+    /// As [`connect`](Self::connect), for threads that must not wait for the peer: requests may be
+    /// posted at once. If its device refuses or does not answer, the queue pair fails: its requests
+    /// complete with [`Status::RetryExceeded`](crate::work::Status), and there is
+    /// [`AsyncEvent::QueuePairFatal`](crate::context::AsyncEvent). Devices that need no answer of the
+    /// peer have nothing to do here.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), as far as this side knows.
+    fn start_connect(&mut self, peer: &Endpoint, options: &ConnectOptions) -> Result<(), Error> {
+        self.connect(peer, options)
+    }
+
     /// Makes an UD queue pair ready to send and to receive. Its sequence numbers begin at random.
     ///
     /// # Errors

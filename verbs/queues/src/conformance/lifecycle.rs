@@ -6,7 +6,7 @@ use super::Check;
 use super::bench::{Pair, Side, ensure, expect, expect_success, hasty, request, say};
 use crate::error::{Error, PostFailure};
 use crate::queue_pair::{ConnectOptions, Endpoint, QueuePairState};
-use crate::work::{SendOperation, Status};
+use crate::work::{SendOperation, SendRequest, Status};
 use crate::{Context, QueuePair as _};
 
 pub(super) fn checks<C: Context>() -> Vec<(&'static str, Check<C>)> {
@@ -16,6 +16,7 @@ pub(super) fn checks<C: Context>() -> Vec<(&'static str, Check<C>)> {
         ("connect: damaged endpoints are refused", damaged_endpoints),
         ("connect: options out of range are refused", bad_options),
         ("connect: one side first, requests wait", one_side_first),
+        ("connect: without waiting, requests wait", without_waiting),
         ("fail: every request completes, as flushed", flush),
         ("close: connections come and go", come_and_go),
     ]
@@ -116,6 +117,31 @@ fn one_side_first<C: Context>(a: &C, b: &C) -> Result<(), String> {
     expect_success(&pair.wait_a(3)?)?;
     pair.b.check(0, 100, 5)?;
     pair.b.check(200, 8, 5)
+}
+
+fn without_waiting<C: Context>(a: &C, b: &C) -> Result<(), String> {
+    let (mut a, mut b) = (Side::new(a)?, Side::new(b)?);
+    let options = ConnectOptions::default();
+    let ends = [a.queue_pair.endpoint(), b.queue_pair.endpoint()];
+    for (side, peer) in [(&mut a, &ends[1]), (&mut b, &ends[0])] {
+        side.receive(1, &[side.slice(0, 64)])?;
+        side.queue_pair.start_connect(peer, &options).map_err(say("start_connect"))?;
+        expect_state(side, QueuePairState::ReadyToSend)?;
+        ensure!(side.queue_pair.start_connect(peer, &options).is_err(), "it connected twice");
+        side.fill(64, 64, 7);
+    }
+    let to_b = request(3, Side::write_to(&b, 128), &[a.slice(64, 64)]);
+    a.send(SendRequest { signaled: false, ..to_b })?;
+    for side in [&mut a, &mut b] {
+        side.send(request(2, SendOperation::Send, &[side.slice(64, 64)]))?;
+    }
+    let mut pair = Pair { a, b };
+    for id in [1, 2] {
+        expect_success(&pair.wait_a(id)?)?;
+        expect_success(&pair.wait_b(id)?)?;
+    }
+    pair.b.check(128, 64, 7)?;
+    pair.a.check(0, 64, 7)
 }
 
 fn flush<C: Context>(a: &C, b: &C) -> Result<(), String> {

@@ -1,17 +1,17 @@
 //! The handle of a connection: making, connecting, posting, closing.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::completion_queue::{Member, Polled, Takes};
-use super::connection::{Core, Remote, Shared};
+use super::connection::{Core, Shared};
 use super::deferred::Deferral;
 use super::device::shared_link;
 use super::link::{LinkModel, LinkStatistics};
-use super::peer::Peer;
-use super::protocol::{Address, Request};
+use super::meeting;
+use super::protocol::Address;
 use super::queue_pair::Parts;
 use super::receive::ReceiveSide;
 use super::send::{Path, SendSide};
@@ -78,25 +78,6 @@ impl ConnectedPair {
     pub(super) fn outgoing(&self) -> Option<&Ring> {
         self.shared.attachment().map(|attachment| &attachment.ring)
     }
-
-    fn introduce(&self, address: &Address) -> Result<Arc<Peer>, Error> {
-        let shared = &self.shared;
-        let peer = self.service.peer(&address.name)?;
-        let mut fds: Vec<BorrowedFd<'_>> = vec![shared.ring.fd()];
-        for queue in [&shared.receive_queue, &shared.send_queue] {
-            fds.extend([queue.alarm.word_fd(), queue.alarm.fd()]);
-        }
-        if Arc::ptr_eq(&shared.receive_queue, &shared.send_queue) {
-            fds.truncate(3);
-        }
-        let request = Request::Attach { number: address.number, token: address.token };
-        let (reply, _) = peer.ask(&request, &fds)?;
-        if reply.refused != 0 {
-            let reason = "there is no such queue pair, or it is connected already".into();
-            return Err(Error::BadEndpoint { reason });
-        }
-        Ok(peer)
-    }
 }
 
 /// The longest copy (1 GiB) takes about this long; a peer that takes longer was stopped in the middle.
@@ -122,6 +103,34 @@ impl ConnectedPair {
         peer: &Endpoint,
         options: &ConnectOptions,
     ) -> Result<(), Error> {
+        let address = self.check(peer, options)?;
+        let device = self.service.peer(&address.name)?;
+        let remote = meeting::introduce(&self.shared, &device, &address)?.ok_or_else(|| {
+            let reason = "there is no such queue pair, or it is connected already".into();
+            Error::BadEndpoint { reason }
+        })?;
+        self.shared.on_met(remote);
+        self.begin(options);
+        Ok(())
+    }
+
+    pub(super) fn start_connect(
+        &mut self,
+        peer: &Endpoint,
+        options: &ConnectOptions,
+    ) -> Result<(), Error> {
+        if matches!(self.shared.device.options.clock, Clock::Virtual(_)) {
+            // What a thread does in its own time is no part of a run that a seed is to reproduce.
+            return self.connect(peer, options);
+        }
+        let address = self.check(peer, options)?;
+        // Before anything can come of the meeting.
+        self.begin(options);
+        meeting::arrange(&self.service, &self.shared, address).inspect_err(|_| self.fail())
+    }
+
+    /// Whether it may be connected so; the peer's address.
+    fn check(&self, peer: &Endpoint, options: &ConnectOptions) -> Result<Address, Error> {
         let invalid =
             |reason: String| Err(Error::Invalid { operation: "connecting a queue pair", reason });
         if options.retries > 6 || options.receiver_not_ready_retries > 7 {
@@ -131,13 +140,12 @@ impl ConnectedPair {
         if state != QueuePairState::Init {
             return invalid(format!("it is in the state {state:?}, not Init"));
         }
-        let address = Address::from_endpoint(peer)?;
-        let peer = self.introduce(&address)?;
+        Address::from_endpoint(peer)
+    }
+
+    /// Takes requests from now on; nothing leaves before the peer's device was met.
+    fn begin(&self, options: &ConnectOptions) {
         let mut core = self.shared.core.lock();
-        let remote = Remote { peer, number: address.number, token: address.token };
-        if core.state != QueuePairState::Init || self.shared.remote.set(remote).is_err() {
-            return invalid("it was connected by somebody else meanwhile".into());
-        }
         core.send.path = Path {
             ack_timeout: options.ack_timeout,
             retries: options.retries,
@@ -145,7 +153,6 @@ impl ConnectedPair {
         };
         core.receive.not_ready_timer = options.receiver_not_ready_timer;
         core.state = QueuePairState::ReadyToSend;
-        Ok(())
     }
 
     pub(super) fn state(&self) -> QueuePairState {

@@ -155,6 +155,11 @@ impl Shared {
         self.remote.get().map(|remote| &*remote.peer)
     }
 
+    /// Whether the peer's device knows our ring, and we its memory.
+    pub(super) fn has_met(&self) -> bool {
+        self.remote.get().is_some()
+    }
+
     pub(super) fn peer_number(&self) -> u32 {
         self.remote.get().map_or(0, |remote| remote.number)
     }
@@ -176,6 +181,25 @@ impl Shared {
             self.send_queue.alarm.notify_if_armed();
         }
         attached
+    }
+
+    /// The peer's device knows our ring.
+    pub(super) fn on_met(&self, remote: Remote) {
+        // Once per queue pair: it leaves the state Init for this.
+        let _ = self.remote.set(remote);
+        // Requests may have waited for it.
+        fence(Ordering::SeqCst);
+        self.send_queue.alarm.notify_if_armed();
+    }
+
+    /// The peer's device does not want us, or does not answer.
+    pub(super) fn on_not_met(&self) {
+        let mut core = self.core.lock();
+        if core.state == QueuePairState::ReadyToSend {
+            self.device.raise(AsyncEvent::QueuePairFatal(self.number));
+            core.fail(self, Status::RetryExceeded);
+            self.publish_hints(&mut core);
+        }
     }
 
     /// Whether a poll would find anything for a queue that takes these completions.

@@ -11,7 +11,8 @@
 //! - `region`: registered memory and its keys; `peer`, `remote_access`: reaching a peer's memory.
 //! - `completion_queue`, `shared_receive`: the queues.
 //! - [`link`], `deferred`: what a real wire and a real NIC do with time.
-//! - `service`: the set-up thread, and `protocol`: what it says to those of other devices.
+//! - `service`: the set-up thread, and `protocol`: what it says to those of other devices; `meeting`:
+//!   what a queue pair says to the peer's when it connects.
 //!
 //! Objects that share a completion queue are meant to be used by one thread at a time. They are sound
 //! when they are not: each queue pair's private state is behind an uncontended `lock`.
@@ -33,6 +34,7 @@ mod gather;
 #[cfg(test)]
 mod hostile;
 mod lock;
+mod meeting;
 mod neighbours;
 mod peer;
 mod protocol;

@@ -236,6 +236,14 @@ fn connect_socket(name: &[u8]) -> Result<OwnedFd, Error> {
     }
 }
 
+/// Whether there is a device with this abstract socket name; one that is behind is there.
+pub(super) fn find(name: &[u8]) -> Result<(), Error> {
+    match try_connect(name) {
+        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Err(errno) => Err(unreachable(&format!("connecting: {errno}"))),
+    }
+}
+
 /// Connects to the device with this abstract socket name, at once or not at all.
 pub(super) fn try_connect(name: &[u8]) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new_abstract_name(name)?;

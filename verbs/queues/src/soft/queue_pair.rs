@@ -138,6 +138,13 @@ impl crate::QueuePair for QueuePair {
         }
     }
 
+    fn start_connect(&mut self, peer: &Endpoint, options: &ConnectOptions) -> Result<(), Error> {
+        match &mut self.kind {
+            Kind::Connected(pair) => pair.start_connect(peer, options),
+            Kind::Datagrams(_) => self.connect(peer, options),
+        }
+    }
+
     fn activate(&mut self, options: &DatagramOptions) -> Result<(), Error> {
         match &mut self.kind {
             Kind::Connected(_) => {

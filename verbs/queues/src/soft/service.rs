@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::connection::Attachment;
 use super::device::{Device, locked};
+use super::meeting::Meetings;
 use super::neighbours::Neighbours;
 use super::options::SoftOptions;
 use super::peer::Peer;
@@ -36,6 +37,7 @@ const FIRST: u64 = 2;
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) device: Arc<Device>,
+    pub(super) meetings: Meetings,
     shared: Arc<Sockets>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,6 +54,13 @@ struct Peers {
     by_name: HashMap<Vec<u8>, Weak<Peer>>,
     by_id: HashMap<u64, Weak<Peer>>,
     next_id: u64,
+}
+
+impl Peers {
+    fn known(&self, name: &[u8]) -> Option<Arc<Peer>> {
+        let peer = self.by_name.get(name).and_then(Weak::upgrade);
+        peer.filter(|peer| !peer.is_dead())
+    }
 }
 
 /// Marks the epoll data of sockets that we opened to peers of connections,
@@ -101,22 +110,24 @@ impl Service {
             .name("soft-nic".into())
             .spawn(move || worker.run())
             .map_err(|source| Error::Os { operation: "starting a thread", source, hint: "" })?;
-        Ok(Self { device, shared: sockets, thread: Some(thread) })
+        let meetings = Meetings::default();
+        Ok(Self { device, meetings, shared: sockets, thread: Some(thread) })
+    }
+
+    /// Whether there is a connection to the device of this name.
+    pub(super) fn knows(&self, name: &[u8]) -> bool {
+        locked(&self.shared.peers).known(name).is_some()
     }
 
     /// The device of this name, connected to once for all queue pairs.
     pub(super) fn peer(&self, name: &[u8]) -> Result<Arc<Peer>, Error> {
-        let known = |peers: &Peers| {
-            let peer = peers.by_name.get(name).and_then(Weak::upgrade);
-            peer.filter(|peer| !peer.is_dead())
-        };
-        if let Some(peer) = known(&locked(&self.shared.peers)) {
+        if let Some(peer) = locked(&self.shared.peers).known(name) {
             return Ok(peer);
         }
         // Not under the lock, which the service thread takes too: the peer may be waiting for that.
         let peer = Arc::new(Peer::connect(name)?);
         let mut peers = locked(&self.shared.peers);
-        if let Some(peer) = known(&peers) {
+        if let Some(peer) = peers.known(name) {
             return Ok(peer);
         }
         peers.by_name.retain(|_, peer| peer.strong_count() > 0);

@@ -23,6 +23,9 @@ impl SendSide {
         let len = local.bytes();
         let Some(attachment) = qp.attachment() else { return Execution::Blocked };
         if !self.introduced {
+            if !qp.has_met() {
+                return Execution::Blocked;
+            }
             self.introduced = true;
             let retries = u32::from(self.path.not_ready_retries) + 1;
             attachment.ring.retries().store(retries, Ordering::Release);
