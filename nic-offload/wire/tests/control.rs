@@ -123,7 +123,7 @@ fn versions_are_negotiated_or_both_ranges_named() {
     assert_eq!(words.reason, Reason::Version);
     assert_eq!(
         words.text,
-        "no common version: this side speaks version 1, the peer versions 2 to 3"
+        "no common version: the server speaks version 1, the client versions 2 to 3"
     );
     assert_eq!(error, ControlError::Refused { reason: words.reason, text: words.text });
 }

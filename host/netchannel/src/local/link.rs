@@ -142,7 +142,7 @@ impl Link {
             && let Some(error) = session.failure()
         {
             // The data path gave up; tell the peer why.
-            self.connection.close(Reason::NotSupported, &shorten(&error.to_string()));
+            self.connection.close(Reason::NotSupported, &self.words(&error));
             let _ = self.write();
             return Err(error);
         }
@@ -177,6 +177,24 @@ impl Link {
             Err(_) if now() < deadline => Ok(()),
             Err(_) => Err(connect_error(self.peer, &io::ErrorKind::TimedOut.into())),
         }
+    }
+
+    /// What this side and the other are in the session.
+    fn sides(&self) -> (&'static str, &'static str) {
+        if self.dialed { ("the client", "the server") } else { ("the server", "the client") }
+    }
+
+    /// What to tell the peer of an error. It reads this as its own user does, to whom "the peer" is this
+    /// side: both are called by what they are in the session.
+    fn words(&self, error: &Error) -> String {
+        let text = match error {
+            Error::Session { reason, .. }
+            | Error::Connect { reason, .. }
+            | Error::Config { reason } => reason.clone(),
+            other => other.to_string(),
+        };
+        let (own, other) = self.sides();
+        text.replace("the peer", other).replace("this side", own).chars().take(200).collect()
     }
 
     fn fault(&self, kind: io::ErrorKind, reason: impl Into<String>) -> Error {
@@ -253,7 +271,7 @@ impl Link {
                 ControlEvent::Refused(farewell) => {
                     return Err(self.fault(
                         io::ErrorKind::ConnectionRefused,
-                        format!("the peer refused the session: {}", farewell.text),
+                        format!("the server refused the session: {}", farewell.text),
                     ));
                 }
                 ControlEvent::Goodbye(farewell) => {
@@ -262,7 +280,7 @@ impl Link {
                     }
                     return Err(self.fault(
                         io::ErrorKind::ConnectionAborted,
-                        format!("the peer ended it: {}", farewell.text),
+                        format!("{} ended it: {}", self.sides().1, farewell.text),
                     ));
                 }
                 ControlEvent::Channel(message) => self.on_channel_news(inner, &message)?,
@@ -343,9 +361,4 @@ impl Link {
             reply.answer(Err(error.clone()));
         }
     }
-}
-
-/// A text that fits into a farewell.
-fn shorten(text: &str) -> String {
-    text.chars().take(200).collect()
 }

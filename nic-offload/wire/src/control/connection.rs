@@ -298,7 +298,15 @@ impl Connection {
             Due::Ask(nonce) => self.send_short(&ControlMessage::Ping(Echo { nonce })),
             Due::Dead { silent, path } => {
                 self.events.push_back(ControlEvent::PeerDead { silent, path });
-                self.part(Reason::Timeout, &format!("nothing came for {} ms", silent.as_millis()));
+                let silent_side = match self.role {
+                    Role::Client => "server",
+                    Role::Server => "client",
+                };
+                let silent = silent.as_millis();
+                self.part(
+                    Reason::Timeout,
+                    &format!("nothing came from the {silent_side} for {silent} ms"),
+                );
             }
         }
     }

@@ -70,7 +70,7 @@ pub enum ControlError {
         what: &'static str,
     },
     /// The peer accepted something that was not offered.
-    #[error("the peer chose {what} {value:#x}, which was not offered")]
+    #[error("{what} {value:#x} was not offered")]
     NotOffered {
         /// What.
         what: &'static str,

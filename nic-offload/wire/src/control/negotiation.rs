@@ -54,7 +54,7 @@ pub(super) fn judge_hello(ours: &Configuration, hello: &Hello) -> Result<Negotia
     let refused = |reason, text| Err(ControlError::Refused { reason, text });
     let (mine, peers) = (ours.versions, hello.versions());
     let Some(version) = mine.highest_common(peers) else {
-        let text = format!("no common version: this side speaks {mine}, the peer {peers}");
+        let text = format!("no common version: the server speaks {mine}, the client {peers}");
         return refused(Reason::Version, text);
     };
     if hello.authentication.is_some() {
@@ -63,7 +63,7 @@ pub(super) fn judge_hello(ours: &Configuration, hello: &Hello) -> Result<Negotia
     }
     hello.parameters.check()?;
     ChannelOffer::check(&hello.channels)?;
-    check_provider(&ours.parameters, &hello.parameters)?;
+    check_provider(&hello.parameters, &ours.parameters)?;
     let features = ours.features.intersection(hello.features);
     Ok(ours.agree(version, features, &hello.parameters))
 }
@@ -87,12 +87,13 @@ pub(super) fn judge_accept(
     Ok(ours.agree(*version, *features, parameters))
 }
 
-fn check_provider(ours: &Parameters, peers: &Parameters) -> Result<(), ControlError> {
-    let (ours, peers) = (&ours.provider, &peers.provider);
-    if ours == peers {
+/// Who reads the text is not who writes it: it names both by what they are in the session.
+fn check_provider(client: &Parameters, server: &Parameters) -> Result<(), ControlError> {
+    let (client, server) = (&client.provider, &server.provider);
+    if client == server {
         return Ok(());
     }
-    let text = format!("this side's queue pairs are {ours:?}, the peer's {peers:?}");
+    let text = format!("the client's queue pairs are {client:?}, the server's {server:?}");
     Err(ControlError::Refused { reason: Reason::Provider, text })
 }
 

@@ -11,7 +11,7 @@ use crate::engine::settings::EAGER_CREDIT;
 use crate::engine::terms::SessionTerms;
 use crate::error::Error;
 use crate::local::RuntimeInner;
-use crate::local::link::{Link, Stage, shorten};
+use crate::local::link::{Link, Stage};
 use crate::local::parts::{self, Made, assign, drop_channels, make_channels};
 use crate::shared::SessionShared;
 
@@ -40,7 +40,8 @@ impl Link {
         if let Err(error) = outcome {
             tracing::warn!(peer = %self.peer, %error, "refusing a session");
             self.drop_channels(inner);
-            let _ = self.connection.refuse(Reason::Resources, &shorten(&error.to_string()));
+            let words = self.words(&error);
+            let _ = self.connection.refuse(Reason::Resources, &words);
         }
     }
 
