@@ -2,6 +2,7 @@
 
 mod file;
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use netchannel::{Config, DeviceChoice, Poller};
@@ -30,7 +31,14 @@ impl Settings {
             None => File::default(),
         };
         let log = cli.log.clone().or_else(|| file.log.clone()).unwrap_or_else(|| "warn".into());
-        let mut stack = file.apply(cli.command.default_idle(), cli.command.default_poller())?;
+        // Without a file there is nothing to be wrong in it.
+        let in_file = |reason: String| match &cli.config {
+            Some(path) => Problem::Settings { path: path.clone(), reason },
+            None => Problem::Usage(reason),
+        };
+        let stack = file.apply(cli.command.default_idle(), cli.command.default_poller());
+        let mut stack = stack.map_err(in_file)?;
+        let of_file = stack.check().err().map(|error| error.to_string());
         if let Some(device) = &cli.device {
             stack.device = DeviceChoice::from(device.as_str());
         }
@@ -41,11 +49,25 @@ impl Settings {
         if stack.attach.is_some() {
             refuse_engines_own(cli)?;
         }
-        stack.check().map_err(|error| Problem::Usage(error.to_string()))?;
+        // Arguments may have mended what does not fit together in the file.
+        stack.check().map_err(|error| match error.to_string() {
+            reason if of_file.as_ref() == Some(&reason) => in_file(reason),
+            reason => Problem::Usage(reason),
+        })?;
         let arguments = same(cli, &stack);
         Ok(Self { log, stack, arguments })
     }
+
+    /// Settings of a runtime that will listen on or connect to `address`. Two processes `of_one_run` meet
+    /// within this host and have the device that the run is about.
+    pub(crate) fn stack_at(&self, address: IpAddr, of_one_run: bool) -> Config {
+        let address = (!of_one_run).then_some(address);
+        Config { address, ..self.stack.clone() }
+    }
 }
+
+/// How many of the engine's arguments, the first, who connects decides for both.
+const SAID_BY_WHO_CONNECTS: usize = 3;
 
 impl EngineArgs {
     /// What the engine alone can follow, and whether it was given.
@@ -103,11 +125,11 @@ impl EngineArgs {
 
 /// Refuses arguments that only the engine of the other process can follow.
 fn refuse_engines_own(cli: &Cli) -> Result<(), Problem> {
-    // With --local they are the other process's, which has an engine of its own.
-    if !matches!(cli.command, Command::Send(_) | Command::Recv(_)) {
-        return Ok(());
+    let mut engine = cli.command.engine().map_or_else(Vec::new, EngineArgs::of_the_engine);
+    if matches!(cli.command, Command::Perf(_)) {
+        // The server has an engine of its own, and follows what is not for the connecting side to say.
+        engine.truncate(SAID_BY_WHO_CONNECTS);
     }
-    let engine = cli.command.engine().map_or_else(Vec::new, EngineArgs::of_the_engine);
     match engine.into_iter().find(|(_, given)| *given) {
         Some((name, _)) => Err(Problem::Usage(format!(
             "{name} is for `netchannel engine` to say, with --attach: of all settings only --idle is \

@@ -1,7 +1,7 @@
 //! Exit codes, and how errors are said.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use netchannel::Error as StackError;
@@ -154,10 +154,18 @@ pub(crate) fn cannot_serve(error: StackError) -> anyhow::Error {
     }
 }
 
-/// Says `error` on standard error; its exit code.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+/// Says `error` on standard error; its exit code. `settings` is the file that may be to blame.
+pub(crate) fn report(error: &anyhow::Error, settings: Option<&Path>) -> ExitCode {
     let code = code(error);
-    output::say(&format!("{}{}", sentence(error), hint(code)));
+    let mut text = sentence(error) + hint(code);
+    // What only a device knows to be wrong: its port, its GIDs.
+    let of_stack = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(StackError::Config { .. }))
+    };
+    if let Some(path) = settings.filter(|_| error.chain().any(of_stack)) {
+        text += &format!("; the settings are read from {}", path.display());
+    }
+    output::say(&text);
     ExitCode::from(code)
 }
 

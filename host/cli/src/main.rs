@@ -34,9 +34,10 @@ use config::Settings;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let settings = cli.config.clone();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error),
+        Err(error) => exit::report(&error, settings.as_deref()),
     }
 }
 

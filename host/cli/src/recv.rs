@@ -27,10 +27,11 @@ pub(crate) fn run(arguments: &RecvArgs, settings: &Settings) -> anyhow::Result<(
         return Err(Problem::Usage(text.into()).into());
     }
     Destination::check(&arguments.output)?;
-    let runtime = Runtime::start(settings.stack.clone()).context("cannot start NetChannel")?;
-    let listener = runtime
-        .listen(arguments.listen.resolve().map_err(Problem::for_own_address)?)
-        .map_err(|error| exit::cannot_listen(&arguments.listen, error))?;
+    let address = arguments.listen.resolve().map_err(Problem::for_own_address)?;
+    let stack = settings.stack_at(address.ip(), arguments.transfer.with_parent);
+    let runtime = Runtime::start(stack).context("cannot start NetChannel")?;
+    let listener =
+        runtime.listen(address).map_err(|error| exit::cannot_listen(&arguments.listen, error))?;
     output::say(&format!(
         "listening on {}, device {} ({})",
         listener.local_addr(),

@@ -61,7 +61,8 @@ pub(crate) fn run(arguments: &SendArgs, settings: &Settings) -> anyhow::Result<(
     }
     let (source, length) = open(&arguments.file)?;
     let peer = arguments.address.resolve()?;
-    let runtime = Runtime::start(settings.stack.clone()).context("cannot start NetChannel")?;
+    let stack = settings.stack_at(peer.ip(), arguments.transfer.with_parent);
+    let runtime = Runtime::start(stack).context("cannot start NetChannel")?;
     output::say(&format!("device {} ({})", runtime.device_name(), runtime.device_reason()));
     let options = StreamOptions { class: arguments.class, ..StreamOptions::default() };
     let mut stream = runtime

@@ -105,6 +105,7 @@ fn measurements_through_an_engine_elsewhere() {
         ];
         let (code, report, errors) = run(&arguments);
         assert_eq!(code, 0, "{errors}");
+        assert!(errors.contains("the client, is attached") && errors.contains("own"), "{errors}");
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         let channels = report["per_channel"].as_array().unwrap();
         let sum: u64 = channels.iter().map(|channel| channel["bytes"].as_u64().unwrap()).sum();

@@ -36,6 +36,7 @@ fn wrong_arguments_are_wrong_usage() {
         (&["perf", "bw", "--local", "--pollers", "2"], "--poller dedicated"),
         (&["send", "file", "127.0.0.1:9", "--pin", "0"], "--poller dedicated"),
         (&["send", "--attach", "/x", "--channels", "8", "f", "127.0.0.1:9"], "--channels is for"),
+        (&["perf", "bw", "--local", "--attach", "/x", "--channels", "8"], "--channels is for"),
     ] {
         let (code, _, errors) = run(arguments);
         assert_eq!(code, 2, "{arguments:?}: {errors}");
@@ -52,6 +53,30 @@ fn a_settings_file_with_a_mistake_is_named() {
     let (code, _, errors) = run(&["--config", path, "devices"]);
     assert_eq!(code, 2, "{errors}");
     assert!(errors.contains("unknown field `chanels`") && errors.contains(path), "{errors}");
+
+    for (text, says) in [
+        ("chunk = 3\n", "chunk is 3 bytes, must be 0 (chosen by device) or from 4096"),
+        ("[keepalive]\ninterval_ms = 0\n", "keepalive.interval_ms is 0, must be 50 to 60000"),
+        ("[rdma]\nmtu = 1500\n", "rdma.mtu is 1500, must be 256, 512, 1024, 2048 or 4096"),
+        ("[soft.link]\nloss = 2.0\n", "soft.link.loss is 2"),
+        ("[rdma]\nport = \"one\"\n", "port = \"one\""),
+    ] {
+        std::fs::write(path, text).unwrap();
+        let (code, _, errors) = run(&["--config", path, "recv", "--listen", "127.0.0.1:0"]);
+        assert_eq!(code, 2, "{errors}");
+        assert!(errors.contains(path) && errors.contains(says), "{errors}");
+    }
+    // What an argument says is not the file's mistake, and may mend what does not fit together there.
+    std::fs::write(path, "groups = 8\ndevice = \"soft\"\n").unwrap();
+    let recv = ["--config", path, "recv", "--listen", "192.0.2.7:4000"];
+    let (code, _, errors) = run(&recv);
+    assert_eq!(code, 2, "{errors}");
+    assert!(errors.contains("groups is 8") && errors.contains(path), "{errors}");
+    let (code, _, errors) = run(&[&recv[..], &["--channels", "8"]].concat());
+    assert_eq!(code, 6, "{errors}");
+    let (code, _, errors) = run(&[&recv[..], &["--channels", "65"]].concat());
+    assert_eq!(code, 2, "{errors}");
+    assert!(errors.contains("channels is 65") && !errors.contains(path), "{errors}");
 
     let (code, _, errors) = run(&["--config", "/nowhere.toml", "devices"]);
     assert_eq!(code, 2, "{errors}");
@@ -259,6 +284,8 @@ fn help() {
         ("perf", &["perf", "--help"]),
         ("perf_bw", &["perf", "bw", "--help"]),
         ("perf_lat", &["perf", "lat", "--help"]),
+        ("perf_limits", &["perf", "limits", "--help"]),
+        ("perf_isolation", &["perf", "isolation", "--help"]),
     ] {
         let (code, output, _) = run(arguments);
         assert_eq!(code, 0);

@@ -1,5 +1,8 @@
 //! Settings of a runtime.
 
+mod check;
+
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,7 +14,8 @@ use netchannel_units::{Claim, Class, GroupId, Weight};
 /// Which device to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// An RDMA device with an active port if there is one, else the soft NIC.
+    /// An RDMA device with an active port if there is one (at [`Config::address`], if that is known),
+    /// else the soft NIC.
     #[default]
     Auto,
     /// The device of this name (`soft` is the NIC in memory).
@@ -146,7 +150,7 @@ pub struct Config {
     /// Largest receive window and send buffer of a stream in bytes: a power of two from 64 KiB to
     /// 2 MiB.
     pub window: usize,
-    /// Most bytes of one chunk; 0 chooses by device.
+    /// Most bytes of one chunk, from 4 KiB to the window; 0 chooses by device.
     pub chunk: usize,
     /// Bulk bytes outstanding at a port of known rate are bounded by what it carries in this time, so
     /// that latency messages do not wait longer for them; zero is no bound.
@@ -164,6 +168,10 @@ pub struct Config {
     pub session_memory: usize,
     /// Signs of life.
     pub keepalive: Keepalive,
+    /// The address that will be listened on or connected to, if that is known before: a device is chosen
+    /// that serves it, and of that device the GID. Between addresses of this host's own loopback that is
+    /// the soft NIC.
+    pub address: Option<IpAddr>,
     /// What to open on an RDMA device instead of what would be chosen.
     pub rdma: netchannel_verbs::rdma::OpenOptions,
     /// Settings of the soft NIC (its name is chosen by the runtime).
@@ -195,74 +203,11 @@ impl Default for Config {
             gather: None,
             session_memory: 64 << 20,
             keepalive: Keepalive::default(),
+            address: None,
             rdma: Default::default(),
             soft: Default::default(),
             attach: None,
         }
-    }
-}
-
-impl Config {
-    /// Whether every value is in range.
-    ///
-    /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the first that is not.
-    pub fn check(&self) -> Result<(), crate::Error> {
-        let wrong = |reason: String| Err(crate::Error::Config { reason });
-        if !(1..=64).contains(&self.channels) {
-            return wrong(format!("channels is {}, must be 1 to 64", self.channels));
-        }
-        if !(1..=8).contains(&self.latency_channels) {
-            let channels = self.latency_channels;
-            return wrong(format!("latency_channels is {channels}, must be 1 to 8"));
-        }
-        if !(1..=16.min(self.channels)).contains(&self.groups) {
-            return wrong(format!(
-                "groups is {}, must be 1 to 16 and at most channels, which is {}",
-                self.groups, self.channels
-            ));
-        }
-        if !(1..=16).contains(&self.polling_cores) {
-            let cores = self.polling_cores;
-            return wrong(format!("polling_cores is {cores}, must be 1 to 16"));
-        }
-        if let Some(processor) = self.pin.iter().find(|processor| **processor >= 1_024) {
-            return wrong(format!("pin names processor {processor}, must be below 1024"));
-        }
-        if !self.window.is_power_of_two() || !(1 << 16..=1 << 21).contains(&self.window) {
-            return wrong(format!(
-                "window is {} bytes, must be a power of two from 65536 to 2097152",
-                self.window
-            ));
-        }
-        if self.session_memory < 2 << 20 {
-            return wrong(format!(
-                "session_memory is {} bytes, must be at least 2097152",
-                self.session_memory
-            ));
-        }
-        for path in [self.latency_path, self.throughput_path] {
-            if path.service_level > 15 {
-                let level = path.service_level;
-                return wrong(format!("a service level is {level}, must be 0 to 15"));
-            }
-        }
-        if self.bulk_delay > Duration::from_secs(1) {
-            return wrong(format!("bulk_delay is {:?}, must be at most 1 s", self.bulk_delay));
-        }
-        if self.keepalive.timeout < self.keepalive.interval * 2 {
-            return wrong(format!(
-                "the keepalive timeout ({:?}) must be at least twice the interval ({:?})",
-                self.keepalive.timeout, self.keepalive.interval
-            ));
-        }
-        if self.keepalive.outage < self.keepalive.timeout {
-            return wrong(format!(
-                "the time of an outage ({:?}) must not be below the keepalive timeout ({:?})",
-                self.keepalive.outage, self.keepalive.timeout
-            ));
-        }
-        Ok(())
     }
 }
 

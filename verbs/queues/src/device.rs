@@ -1,6 +1,7 @@
 //! Device attributes and the list of devices.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use netchannel_units::Bandwidth;
 
@@ -162,6 +163,13 @@ pub struct Gid {
     pub index: u32,
     /// The address.
     pub value: [u8; 16],
+}
+
+impl Gid {
+    /// The IP address that it is, over RoCE.
+    pub fn address(&self) -> IpAddr {
+        IpAddr::from(self.value).to_canonical()
+    }
 }
 
 /// Kind of link under a port.

@@ -34,6 +34,9 @@ Without HOST this is the server: it serves one client and ends. The client's set
 workload and of the engine hold on both sides; each side chooses its own device. Streams use
 ports that the server's system chooses.
 
+With --local, --attach is for the client: the server process has an engine of its own, so that the figures
+show what the way through another process costs.
+
 On a machine with other work, `chrt -f 50 netchannel perf ...` keeps that out of the figures.";
 
 #[derive(Debug, Subcommand)]

@@ -128,7 +128,8 @@ impl File {
         )
     }
 
-    pub(super) fn apply(self, idle: Idle, poller: Poller) -> Result<Config, Problem> {
+    /// The settings; an error text names the key.
+    pub(super) fn apply(self, idle: Idle, poller: Poller) -> Result<Config, String> {
         let standard = Config::default();
         let milliseconds = |value: Option<u32>, standard| {
             value.map_or(standard, |ms| Duration::from_millis(ms.into()))
@@ -148,13 +149,13 @@ impl File {
             spin_before_sleep: self
                 .spin_before_sleep_us
                 .map_or(standard.spin_before_sleep, |us| Duration::from_micros(us.into())),
-            window: fits(self.window, standard.window)?,
-            chunk: fits(self.chunk, standard.chunk)?,
+            window: fits("window", self.window, standard.window)?,
+            chunk: fits("chunk", self.chunk, standard.chunk)?,
             gather: match self.gather {
-                Some(amount) => Some(fits(Some(amount), 0)?),
+                Some(amount) => Some(fits("gather", Some(amount), 0)?),
                 None => standard.gather,
             },
-            session_memory: fits(self.session_memory, standard.session_memory)?,
+            session_memory: fits("session_memory", self.session_memory, standard.session_memory)?,
             bulk_delay: self
                 .bulk_delay_us
                 .map_or(standard.bulk_delay, |us| Duration::from_micros(us.into())),
@@ -169,20 +170,23 @@ impl File {
                 port: self.rdma.port,
                 gid_index: self.rdma.gid_index,
                 mtu: self.rdma.mtu,
+                ..standard.rdma
             },
             soft: self.soft.options(standard.soft)?,
+            address: None,
             attach: None,
         })
     }
 }
 
 impl SoftFile {
-    fn options(self, standard: SoftOptions) -> Result<SoftOptions, Problem> {
-        let links = self.links.iter().map(LinkFile::model).collect::<Result<_, _>>()?;
+    fn options(self, standard: SoftOptions) -> Result<SoftOptions, String> {
+        let links = self.links.iter().map(|link| link.model("soft.links"));
+        let links = links.collect::<Result<_, _>>()?;
         Ok(SoftOptions {
             seed: self.seed.unwrap_or(standard.seed),
             deferred: self.deferred,
-            link: self.link.as_ref().map(LinkFile::model).transpose()?,
+            link: self.link.as_ref().map(|link| link.model("soft.link")).transpose()?,
             links,
             ..standard
         })
@@ -190,13 +194,14 @@ impl SoftFile {
 }
 
 impl LinkFile {
-    fn model(&self) -> Result<LinkModel, Problem> {
+    fn model(&self, section: &str) -> Result<LinkModel, String> {
         for (name, value) in [("loss", self.loss), ("reorder", self.reorder)] {
             if !(0.0..=1.0).contains(&value) {
-                return Err(Problem::Usage(format!("{name} is {value}, must be from 0 to 1")));
+                return Err(format!("{section}.{name} is {value}, must be from 0 to 1"));
             }
         }
-        let rate = self.rate.as_deref().map(quantity::rate).transpose().map_err(Problem::Usage)?;
+        let rate = self.rate.as_deref().map(quantity::rate).transpose();
+        let rate = rate.map_err(|reason| format!("{section}.rate: {reason}"))?;
         Ok(LinkModel {
             rate: rate.unwrap_or_default(),
             delay: Duration::from_micros(self.delay_us.into()),
@@ -208,18 +213,16 @@ impl LinkFile {
     }
 }
 
-fn named<T>(text: Option<String>, key: &str) -> Result<Option<T>, Problem>
+fn named<T>(text: Option<String>, key: &str) -> Result<Option<T>, String>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
-    let parse = |text: String| {
-        text.parse().map_err(|error: T::Err| Problem::Usage(format!("setting `{key}`: {error}")))
-    };
+    let parse = |text: String| text.parse().map_err(|error: T::Err| format!("{key}: {error}"));
     text.map(parse).transpose()
 }
 
-fn fits(amount: Option<Amount>, standard: usize) -> Result<usize, Problem> {
-    let too_large = |Amount(bytes)| Problem::Usage(format!("{bytes} bytes are more than memory"));
+fn fits(key: &str, amount: Option<Amount>, standard: usize) -> Result<usize, String> {
+    let too_large = |Amount(bytes)| format!("{key} is {bytes} bytes, more than any memory has");
     amount.map_or(Ok(standard), |amount| usize::try_from(amount.0).map_err(|_| too_large(amount)))
 }
 
@@ -231,7 +234,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Config, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-        file.apply(Idle::Sleep, Poller::Inline).map_err(|error| error.to_string())
+        file.apply(Idle::Sleep, Poller::Inline)
     }
 
     #[test]
@@ -302,11 +305,11 @@ mod tests {
             ("chanels = 4", "unknown field `chanels`"),
             ("[rdma]\nspeed = 1", "unknown field `speed`"),
             ("channels = \"many\"", "invalid type"),
-            ("policy = \"luck\"", "setting `policy`"),
+            ("policy = \"luck\"", "policy: no policy \"luck\""),
             ("window = \"big\"", "no number of bytes"),
             ("window = -5", "below zero"),
-            ("[soft]\nlink = { loss = 2.0 }", "loss is 2"),
-            ("[soft]\nlink = { rate = \"fast\" }", "is no rate"),
+            ("[soft]\nlink = { loss = 2.0 }", "soft.link.loss is 2"),
+            ("[soft]\nlink = { rate = \"fast\" }", "soft.link.rate: `fast` is no rate"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(wrong), "{text}: {error}");

@@ -44,12 +44,21 @@ pub(crate) fn run(tool: &PerfTool, settings: Settings) -> anyhow::Result<()> {
         PerfTool::Isolation(arguments) => return isolation::run(arguments, settings),
     };
     check(tool, arguments)?;
-    let plan = Plan::new(tool, arguments, settings);
+    let mut plan = Plan::new(tool, arguments, settings);
+    if let (true, Some(path)) = (arguments.local, &arguments.attach.attach) {
+        output::say(&format!(
+            "this process, the client, is attached to the engine at {}; the server process has an engine \
+             of its own",
+            path.display()
+        ));
+    }
     let report = match &arguments.host {
         Some(host) => {
             let address =
                 Address::with_default_port(host, arguments.port).map_err(Problem::Usage)?;
-            Some(against(address.resolve()?, &plan, &mut say_round(&plan))?)
+            let address = address.resolve()?;
+            plan.settings.stack = plan.settings.stack_at(address.ip(), false);
+            Some(against(address, &plan, &mut say_round(&plan))?)
         }
         None if arguments.local => Some(locally(&plan, &mut say_round(&plan))?),
         None => server(arguments, &plan)?,
@@ -137,8 +146,11 @@ fn server(arguments: &MeasureArgs, plan: &Plan) -> anyhow::Result<Option<Report>
         listener
     };
     let mut conversation = Conversation::accept(&listener)?;
-    let report = serve(&mut conversation, &|spec, _| match spec.stack {
-        Stack::NetChannel => Ok(Box::new(NetChannel::start(&plan.settings.stack, &spec.engine)?)),
+    let report = serve(&mut conversation, &|spec, ip| match spec.stack {
+        Stack::NetChannel => {
+            let stack = plan.settings.stack_at(ip, arguments.with_parent);
+            Ok(Box::new(NetChannel::start(&stack, &spec.engine)?))
+        }
         Stack::Tcp => Ok(Box::new(Tcp::new(spec.tcp.clone(), plan.interface.clone()))),
     })?;
     match report {

@@ -1,6 +1,7 @@
 //! Handles of opened devices.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -30,6 +31,9 @@ pub struct OpenOptions {
     pub gid_index: Option<u32>,
     /// Path MTU in bytes (256, 512, 1024, 2048 or 4096), not above the port's.
     pub mtu: Option<u32>,
+    /// The address that this host is to be reached at: a port and a GID that have it are preferred to
+    /// others.
+    pub address: Option<IpAddr>,
 }
 
 /// All devices, as they are when opened without options.
@@ -38,11 +42,20 @@ pub struct OpenOptions {
 /// [`Error::NoDevice`] if there is none, or no libibverbs; the first failure if none of them can
 /// be opened.
 pub fn devices() -> Result<Vec<DeviceAttributes>, Error> {
+    devices_at(None)
+}
+
+/// All devices, as they are when opened for an address of this host.
+///
+/// # Errors
+/// As [`devices`].
+pub fn devices_at(address: Option<IpAddr>) -> Result<Vec<DeviceAttributes>, Error> {
+    let options = OpenOptions { address, ..OpenOptions::default() };
     let list = DeviceList::new()?;
     let mut devices = Vec::new();
     let mut failure = None;
     for listed in list.iter() {
-        match Context::open_listed(listed, &OpenOptions::default()) {
+        match Context::open_listed(listed, &options) {
             Ok(context) => devices.push(context.device.attributes.clone()),
             Err(error) => {
                 tracing::warn!(device = listed.name(), %error, "cannot open");

@@ -45,7 +45,7 @@ mod work_completion;
 
 pub use address_handle::AddressHandle;
 pub use completion_queue::CompletionQueue;
-pub use context::{Context, OpenOptions, devices};
+pub use context::{Context, OpenOptions, devices, devices_at};
 pub use memory::MemoryRegion;
 pub use queue_pair::QueuePair;
 pub use shared_receive_queue::SharedReceiveQueue;

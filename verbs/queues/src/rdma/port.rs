@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::mem::{offset_of, size_of};
+use std::net::IpAddr;
 
 use netchannel_units::Bandwidth;
 
@@ -131,22 +132,20 @@ pub(super) fn choose(mut ports: Vec<PortFacts>, options: &OpenOptions) -> Result
     let (at, why_port) = match options.port {
         Some(number) => {
             let at = ports.iter().position(|port| port.number == number);
-            (at.ok_or_else(|| invalid(format!("port {number} of {count}")))?, "as asked")
+            let none = || invalid(format!("port is {number}, the device has {count} of them"));
+            (at.ok_or_else(none)?, "as asked")
         }
-        None => best_port(&ports).ok_or_else(|| invalid("the device has no port".into()))?,
+        None => best_port(&ports, options.address)
+            .ok_or_else(|| invalid("the device has no port".into()))?,
     };
     let port = ports.swap_remove(at);
 
     let (gid, why_gid) = match options.gid_index {
         Some(index) => {
             let asked = port.gids.iter().find(|gid| u32::from(gid.index) == index).cloned();
-            let port = port.number;
-            (
-                Some(asked.ok_or_else(|| invalid(format!("no GID {index} on port {port}")))?),
-                "as asked",
-            )
+            (Some(asked.ok_or_else(|| invalid(no_such_gid(index, &port)))?), "as asked")
         }
-        None => best_gid(&port),
+        None => best_gid(&port, options.address),
     };
 
     let (mtu, why_mtu) = match options.mtu {
@@ -154,9 +153,12 @@ pub(super) fn choose(mut ports: Vec<PortFacts>, options: &OpenOptions) -> Result
             Some(mtu) if mtu <= port.mtu => (mtu, "as asked"),
             Some(_) => {
                 let limit = port.mtu.bytes();
-                return Err(invalid(format!("MTU {bytes}; the port is at {limit}")));
+                return Err(invalid(format!("mtu is {bytes}, port {} is at {limit}", port.number)));
             }
-            None => return Err(invalid(format!("MTU {bytes} is not a power of two, 256 to 4096"))),
+            None => {
+                let reason = format!("mtu is {bytes}, must be 256, 512, 1024, 2048 or 4096");
+                return Err(invalid(reason));
+            }
         },
         None => (port.mtu, "the active one"),
     };
@@ -170,19 +172,37 @@ pub(super) fn choose(mut ports: Vec<PortFacts>, options: &OpenOptions) -> Result
     Ok(Choice { port, gid, mtu, reason })
 }
 
-fn best_port(ports: &[PortFacts]) -> Option<(usize, &'static str)> {
-    let usable = |port: &PortFacts| best_gid(port).0.is_some() || port.link_layer == INFINIBAND;
+fn no_such_gid(index: u32, port: &PortFacts) -> String {
+    let known: Vec<_> = port.gids.iter().map(|gid| gid.index.to_string()).collect();
+    let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+    format!("gid_index is {index}, port {} has {known}", port.number)
+}
+
+fn best_port(ports: &[PortFacts], address: Option<IpAddr>) -> Option<(usize, &'static str)> {
+    let usable =
+        |port: &PortFacts| best_gid(port, None).0.is_some() || port.link_layer == INFINIBAND;
+    let has = |port: &PortFacts| port.gids.iter().any(|gid| is_at(port, gid, address));
     let first = |wanted: &dyn Fn(&PortFacts) -> bool| ports.iter().position(wanted);
-    first(&|port| port.active && usable(port))
-        .map(|at| (at, "first active"))
+    first(&|port| port.active && has(port))
+        .map(|at| (at, "has the address"))
+        .or_else(|| first(&|port| port.active && usable(port)).map(|at| (at, "first active")))
         .or_else(|| first(&|port| port.active).map(|at| (at, "first active, without address")))
         .or_else(|| first(&usable).map(|at| (at, "none is active")))
         .or_else(|| first(&|_| true).map(|at| (at, "none is active")))
 }
 
-fn best_gid(port: &PortFacts) -> (Option<GidFacts>, &'static str) {
+/// Whether the GID is this address over RoCE v2.
+fn is_at(port: &PortFacts, gid: &GidFacts, address: Option<IpAddr>) -> bool {
+    let roce = port.link_layer == ETHERNET && gid.kind == sys::IBV_GID_TYPE_ROCE_V2;
+    roce && address.is_some_and(|address| IpAddr::from(gid.value).to_canonical() == address)
+}
+
+fn best_gid(port: &PortFacts, address: Option<IpAddr>) -> (Option<GidFacts>, &'static str) {
     if port.link_layer != ETHERNET {
         return (port.gids.first().cloned(), "the first");
+    }
+    if let Some(gid) = port.gids.iter().find(|gid| is_at(port, gid, address)) {
+        return (Some(gid.clone()), "RoCE v2 of the address");
     }
     let ranked = port.gids.iter().filter_map(|gid| Some((rank(gid)?, gid)));
     match ranked.min_by_key(|((rank, _), _)| *rank) {
@@ -319,6 +339,23 @@ mod tests {
     }
 
     #[test]
+    fn an_address_chooses_port_and_gid() {
+        let two = [&[(2, MAPPED)][..], &[(1, GLOBAL), (2, LOCAL), (2, GLOBAL)]];
+        let ports = |active| vec![port(1, true, two[0]), port(2, active, two[1])];
+        let at = |active, address: &str| {
+            let address = Some(address.parse().unwrap());
+            let options = OpenOptions { address, ..OpenOptions::default() };
+            let choice = choose(ports(active), &options).unwrap();
+            (choice.port.number, choice.gid.unwrap().index, choice.reason)
+        };
+        let (number, gid, reason) = at(true, "2001:db8::1");
+        assert_eq!((number, gid), (2, 2));
+        assert!(reason.contains("port 2 of 2 (has the address), GID 2 (RoCE v2 of the address)"));
+        assert_eq!((at(true, "10.0.0.1").0, at(true, "10.0.0.9").0, at(false, "::1").0), (1, 1, 1));
+        assert_eq!(at(false, "2001:db8::1").0, 1, "a port that is down serves nobody");
+    }
+
+    #[test]
     fn infiniband_takes_the_first_gid() {
         let mut infiniband = port(1, true, &[(0, LOCAL)]);
         infiniband.link_layer = INFINIBAND;
@@ -328,19 +365,25 @@ mod tests {
     #[test]
     fn what_is_asked_is_taken_or_refused() {
         let ports = || vec![port(1, true, &[(1, MAPPED), (2, MAPPED)])];
-        let asked = OpenOptions { port: Some(1), gid_index: Some(0), mtu: Some(1024) };
+        let asked = OpenOptions {
+            port: Some(1),
+            gid_index: Some(0),
+            mtu: Some(1024),
+            ..OpenOptions::default()
+        };
         let choice = choose(ports(), &asked).unwrap();
         assert_eq!((choice.gid.unwrap().index, choice.mtu.bytes()), (0, 1024));
 
         let none = OpenOptions::default();
-        for refused in [
-            OpenOptions { port: Some(2), ..none },
-            OpenOptions { gid_index: Some(2), ..none },
-            OpenOptions { mtu: Some(4096), ..none },
-            OpenOptions { mtu: Some(1500), ..none },
+        for (refused, says) in [
+            (OpenOptions { port: Some(2), ..none }, "port is 2, the device has 1 of them"),
+            (OpenOptions { gid_index: Some(2), ..none }, "gid_index is 2, port 1 has 0, 1"),
+            (OpenOptions { mtu: Some(4096), ..none }, "mtu is 4096, port 1 is at 2048"),
+            (OpenOptions { mtu: Some(1500), ..none }, "mtu is 1500, must be 256, 512"),
         ] {
             let error = choose(ports(), &refused).unwrap_err();
-            assert!(matches!(error, Error::Invalid { .. }), "{refused:?}: {error}");
+            let Error::Invalid { reason, .. } = error else { panic!("{refused:?}: {error}") };
+            assert!(reason.contains(says), "{reason}");
         }
     }
 
