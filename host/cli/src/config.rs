@@ -169,7 +169,9 @@ fn same(cli: &Cli, stack: &Config) -> Vec<String> {
         }
     }
     add("idle", stack.idle.to_string());
-    add("window", stack.window.to_string());
+    if stack.window > 0 {
+        add("window", stack.window.to_string());
+    }
     if let Some(model) = &stack.soft.link {
         add("link", link::show(model));
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 pub use netchannel_channel::Controller;
 pub use netchannel_scheduler::Policy;
 use netchannel_units::{Claim, Class, GroupId, Weight};
+use netchannel_verbs::DeviceAttributes;
 
 /// Which device to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +42,9 @@ pub enum Poller {
 /// What who waits does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Idle {
-    /// Polls on (yielding the processor now and then).
+    /// Polls on (yielding the processor now and then). Where the kernel plays the NIC (SoftRoCE), for a
+    /// millisecond in a row: then it arms completion events and sleeps, as it would keep the kernel from
+    /// the work that it waits for.
     #[default]
     Spin,
     /// Polls for [`Config::spin_before_sleep`], then arms completion events and sleeps.
@@ -119,7 +122,7 @@ pub struct PathClass {
 /// ```
 /// use netchannel::{Config, Idle};
 /// let config = Config { channels: 8, idle: Idle::Sleep, ..Config::default() };
-/// assert_eq!(config.window, 1 << 20);
+/// assert_eq!(config.channels, 8);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -148,7 +151,7 @@ pub struct Config {
     /// How long to poll before sleeping, with [`Idle::Sleep`].
     pub spin_before_sleep: Duration,
     /// Largest receive window and send buffer of a stream in bytes: a power of two from 64 KiB to
-    /// 2 MiB.
+    /// 2 MiB; 0 chooses by device.
     pub window: usize,
     /// Most bytes of one chunk, from 4 KiB to the window; 0 chooses by device.
     pub chunk: usize,
@@ -181,6 +184,9 @@ pub struct Config {
     pub attach: Option<PathBuf>,
 }
 
+/// Bytes of a window where none is set: it and the send buffer of a fast stream stay in a processor's cache.
+const WINDOW: usize = 1 << 20;
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -195,7 +201,7 @@ impl Default for Config {
             pin: Vec::new(),
             idle: Idle::Spin,
             spin_before_sleep: Duration::from_micros(10),
-            window: 1 << 20,
+            window: 0,
             chunk: 0,
             bulk_delay: Duration::from_micros(50),
             latency_path: PathClass::default(),
@@ -212,6 +218,17 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Bytes of the largest window on this device.
+    pub(crate) fn window_on(&self, device: &DeviceAttributes) -> usize {
+        match self.window {
+            // Credit is a message there, with an acknowledgement and the packets of both: half as many of them,
+            // and no chunk waits for one.
+            0 if device.is_played_by_kernel() => 2 << 20,
+            0 => WINDOW,
+            bytes => bytes,
+        }
+    }
+
     /// The classes of the groups of a runtime, in order of precedence.
     pub(crate) fn classes(&self) -> impl Iterator<Item = (GroupId, Class)> {
         let throughput = (1..=self.groups).map(|id| (GroupId(id as u8), Class::Throughput));
@@ -250,5 +267,25 @@ pub struct StreamOptions {
 impl StreamOptions {
     pub(crate) fn claim(&self) -> Claim {
         Claim { class: self.class, weight: self.weight }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netchannel_verbs::{Mover, soft};
+
+    use super::*;
+
+    #[test]
+    fn a_window_that_is_not_given_follows_the_device() {
+        let on = |mover, window| {
+            let device = DeviceAttributes { mover, ..soft::attributes() };
+            Config { window, ..Config::default() }.window_on(&device)
+        };
+        assert!(Config::default().check().is_ok());
+        assert_eq!(on(Mover::Poster, 0), 1 << 20);
+        assert_eq!(on(Mover::Nic, 0), 1 << 20);
+        assert_eq!(on(Mover::Kernel, 0), 2 << 20);
+        assert_eq!(on(Mover::Kernel, 1 << 17), 1 << 17);
     }
 }

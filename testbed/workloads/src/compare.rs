@@ -55,7 +55,7 @@ impl Comparison<'_> {
                     self.launcher,
                     &self.spec.load,
                     totals.copies(),
-                    self.spec.engine.window,
+                    totals.window(),
                 )?),
             };
             let round = Round {

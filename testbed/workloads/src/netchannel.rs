@@ -119,6 +119,7 @@ pub fn counters(runtime: &Runtime, class: Class) -> Counters {
     Counters {
         device: runtime.device_name().to_owned(),
         reason: runtime.device_reason().to_owned(),
+        window: runtime.window(),
         per_channel: per_channel(&stats, class),
         copied_bytes: stats.copied_bytes,
         moved_by_posting: stats.moved_by_posting,

@@ -171,6 +171,7 @@ impl Failover {
 pub struct Totals {
     device: String,
     reason: String,
+    window: usize,
     per_channel: Vec<ChannelBytes>,
     per_stream: Vec<u64>,
     copied_bytes: u64,
@@ -188,6 +189,7 @@ impl Totals {
     pub fn add(&mut self, run: &RunReport) {
         self.device.clone_from(&run.here.device);
         self.reason.clone_from(&run.here.reason);
+        self.window = run.here.window;
         for channel in &run.here.per_channel {
             match self.per_channel.iter_mut().find(|sum| sum.channel == channel.channel) {
                 Some(sum) => sum.add(channel),
@@ -209,6 +211,11 @@ impl Totals {
         self.failures.add(&run.there.failures);
         // Gaps are the receiver's.
         self.failures.add(&Failures { gaps_ns: Vec::new(), ..run.here.failures.clone() });
+    }
+
+    /// Bytes of the largest window of a stream.
+    pub fn window(&self) -> usize {
+        self.window
     }
 
     /// Stream bytes that the client sent.
@@ -254,7 +261,7 @@ impl Report {
             congestion: engine.congestion,
             poller: engine.poller,
             idle: engine.idle,
-            window: engine.window,
+            window: totals.window,
             copies: totals.copies(),
             netchannel: summary.netchannel,
             tcp: summary.tcp,

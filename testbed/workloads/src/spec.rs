@@ -122,7 +122,7 @@ pub struct EngineSettings {
     pub polling_cores: u16,
     /// What idle does.
     pub idle: String,
-    /// Bytes of one stream's window.
+    /// Bytes of one stream's window; 0 chooses by device.
     pub window: usize,
 }
 

@@ -100,6 +100,9 @@ pub struct Counters {
     pub device: String,
     /// Why this device.
     pub reason: String,
+    /// Bytes of the largest window of a stream; zero for a stack without windows.
+    #[serde(default)]
+    pub window: usize,
     /// What each Channel carried, in the order of their numbers.
     pub per_channel: Vec<ChannelBytes>,
     /// Payload bytes that cores copied on behalf of the stack, beside those of the next line.

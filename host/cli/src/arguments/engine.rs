@@ -83,7 +83,8 @@ pub(crate) struct EngineArgs {
     #[arg(long)]
     pub(crate) idle: Option<Idle>,
 
-    /// Receive window of a stream, a power of two from 64KiB to 2MiB [default: 1MiB]
+    /// Receive window of a stream, a power of two from 64KiB to 2MiB [default: 1MiB, on
+    /// SoftRoCE 2MiB]
     #[arg(long, value_name = "BYTES", value_parser = quantity::size)]
     pub(crate) window: Option<usize>,
 

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, WINDOW};
 use crate::error::Error;
 
 /// Fewer bytes than a page per message are all overhead.
@@ -60,11 +60,13 @@ impl Config {
 
     fn check_memory(&self) -> Checked {
         let Self { window, chunk, session_memory, .. } = *self;
-        if !window.is_power_of_two() || !(1 << 16..=1 << 21).contains(&window) {
+        if window != 0 && !(window.is_power_of_two() && (1 << 16..=1 << 21).contains(&window)) {
             return wrong(format!(
-                "window is {window} bytes, must be a power of two from 65536 to 2097152"
+                "window is {window} bytes, must be a power of two from 65536 to 2097152, or 0 \
+                 (chosen by device)"
             ));
         }
+        let window = if window == 0 { WINDOW } else { window };
         if chunk != 0 && !(LEAST_CHUNK..=window).contains(&chunk) {
             return wrong(format!(
                 "chunk is {chunk} bytes, must be 0 (chosen by device) or from {LEAST_CHUNK} to the \

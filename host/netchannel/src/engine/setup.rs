@@ -26,7 +26,12 @@ use crate::shared::{GroupShared, SlabDemand, StreamSeed};
 use crate::sync::lock;
 impl<C: Context> Engine<C> {
     /// An engine without sessions.
-    pub(crate) fn new(context: C, config: Config, shared: Arc<GroupShared>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        context: C,
+        mut config: Config,
+        shared: Arc<GroupShared>,
+    ) -> Result<Self, Error> {
+        config.window = config.window_on(context.attributes());
         let group = Group::new(context.clone(), group_config(shared.class))?;
         let local = Arc::clone(&shared.runtime.local);
         Ok(Self {

@@ -32,10 +32,11 @@ impl Keeper {
     pub(crate) fn start<C: Context>(
         context: C,
         reason: String,
-        config: Config,
+        mut config: Config,
     ) -> Result<Arc<Self>, Error> {
         let shared = Arc::new(Shared::new()?);
         let device = context.attributes().clone();
+        config.window = config.window_on(&device);
         if let Some(budget) = PortBudget::new(&device, &config) {
             let _ = shared.budget.set(budget);
         }
@@ -51,7 +52,7 @@ impl Keeper {
         let inner = Arc::new(RuntimeInner {
             groups,
             shared,
-            longest_spin: patience::longest_spin(&device, &config),
+            patience: patience::Bounds::new(&device, &config),
             config,
             device,
             reason,

@@ -33,7 +33,6 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use netchannel_verbs::context::AsyncEvent;
 use netchannel_verbs::{Context, DeviceAttributes};
@@ -56,8 +55,8 @@ pub(crate) struct RuntimeInner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) config: Config,
     pub(crate) device: DeviceAttributes,
-    /// How long a thread polls before it sleeps, if that was worth it lately.
-    longest_spin: Duration,
+    /// How long who drives polls before it sleeps; `None`: it never does.
+    patience: Option<patience::Bounds>,
     pub(crate) reason: String,
     slab_maker: Mutex<Box<dyn SlabMaker>>,
     device_events: Box<dyn DeviceEvents>,

@@ -44,7 +44,7 @@ impl Keeper {
         let inner = &*self.inner;
         let mut turn = inner.cores.turn();
         let start = now();
-        let spin = Patience::of_thread(&inner.config, inner.longest_spin);
+        let spin = inner.patience.map(Patience::of_thread);
         let until = [spin.map(|spin| start + spin), deadline].into_iter().flatten().min();
         if let Some(_place) = inner.cores.let_spin()
             && inner.poll_for(what, start, until, &mut turn) == Some(Waited::Ready)
@@ -66,7 +66,9 @@ impl Keeper {
         };
         let waited = sleep_until(what, &port, deadline, sleep);
         inner.groups_of(what).iter().for_each(Group::tell_helper);
-        Patience::on_slept(&inner.config, inner.longest_spin, now() - start);
+        if let Some(bounds) = inner.patience {
+            Patience::on_slept(bounds, now() - start);
+        }
         Ok(waited)
     }
 }

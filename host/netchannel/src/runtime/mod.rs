@@ -113,6 +113,11 @@ impl Runtime {
         }
     }
 
+    /// Bytes of the largest receive window and send buffer of a stream.
+    pub fn window(&self) -> usize {
+        self.reach.largest_window()
+    }
+
     /// The settings.
     pub fn config(&self) -> &Config {
         match &self.reach {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use netchannel_shared_memory::wake::Wake;
 use netchannel_units::Timestamp;
@@ -12,6 +13,7 @@ use crate::engine::EVENT_FDS;
 use crate::error::Error;
 use crate::local::RuntimeInner;
 use crate::local::group::Group;
+use crate::local::patience::Bounds;
 use crate::sync::{Counter, lock};
 use crate::wait::{YIELD_AFTER, sleep};
 
@@ -127,9 +129,7 @@ impl Loop<'_> {
                 yielded = time;
                 continue;
             }
-            let spun = time - idle_since;
-            let sleeps = self.inner.cores.sleep.load(Ordering::Relaxed);
-            if sleeps && spun >= self.inner.config.spin_before_sleep {
+            if self.patience().is_some_and(|patience| time - idle_since >= patience) {
                 self.doze(time);
                 idle_since = now();
                 continue;
@@ -139,6 +139,14 @@ impl Loop<'_> {
                 std::thread::yield_now();
             }
             std::hint::spin_loop();
+        }
+    }
+
+    /// How long to poll in vain before sleeping.
+    fn patience(&self) -> Option<Duration> {
+        match self.inner.cores.sleep.load(Ordering::Relaxed) {
+            true => Some(self.inner.config.spin_before_sleep),
+            false => self.inner.patience.map(Bounds::shortest),
         }
     }
 
