@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
-use crate::exit::Problem;
+use crate::problem::Problem;
 
 /// A host's name or number, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]

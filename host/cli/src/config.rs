@@ -9,8 +9,8 @@ use netchannel::{Config, DeviceChoice, Poller};
 
 use crate::arguments::{Cli, Command, EngineArgs, Processors};
 use crate::config::file::File;
-use crate::exit::Problem;
 use crate::link;
+use crate::problem::Problem;
 
 /// What the command runs with.
 #[derive(Clone, Debug)]

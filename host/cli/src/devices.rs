@@ -4,8 +4,8 @@ use netchannel::{DeviceAttributes, PlanRow, Worker, devices, offload_plan};
 use serde_json::{Value, json};
 
 use crate::arguments::DevicesArgs;
-use crate::exit::Problem;
 use crate::output;
+use crate::problem::Problem;
 
 /// Lists devices: all, or the one of this name.
 pub(crate) fn run(arguments: &DevicesArgs, device: Option<&str>) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@
 //!   written.
 //! - [`devices`], [`demo`], [`recv`], [`send`], [`perf`], [`engine`]: the subcommands.
 //! - [`transfer`]: how a file travels. [`progress`]: the bar.
-//! - [`exit`]: exit codes. [`interrupt`]: Ctrl-C. [`output`]: printing.
+//! - [`problem`]: what may go wrong. [`exit`]: exit codes. [`interrupt`]: Ctrl-C. [`output`]: printing.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -19,6 +19,7 @@ mod interrupt;
 mod link;
 mod output;
 mod perf;
+mod problem;
 mod progress;
 mod quantity;
 mod recv;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-use crate::exit::Problem;
+use crate::problem::Problem;
 
 /// Prints `text` as it is. Whoever reads our output may stop early; that is no error.
 pub(crate) fn print(text: &str) -> Result<(), Problem> {

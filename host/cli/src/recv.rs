@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::arguments::RecvArgs;
 use crate::config::Settings;
-use crate::exit::{self, Problem};
+use crate::exit;
+use crate::problem::Problem;
 use crate::quantity::show_bytes;
 use crate::transfer::destination::{Destination, STANDARD};
 use crate::transfer::receiver::{ReceiveFailure, Received, receive};

@@ -16,7 +16,7 @@ use netchannel_workloads::transport::ChannelBytes;
 
 use crate::arguments::SendArgs;
 use crate::config::Settings;
-use crate::exit::Problem;
+use crate::problem::Problem;
 use crate::quantity::show_bytes;
 use crate::transfer::destination::STANDARD;
 use crate::transfer::format::GiveUp;

@@ -10,7 +10,7 @@ use netchannel_verbs::soft::{LinkModel, SoftOptions};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use crate::exit::Problem;
+use crate::problem::Problem;
 use crate::quantity;
 
 /// A settings file.

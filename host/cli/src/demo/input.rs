@@ -7,9 +7,9 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::exit::Problem;
 use crate::interrupt::AtInterrupt;
 use crate::output;
+use crate::problem::Problem;
 use crate::quantity::show_bytes;
 
 /// A folder for temporary files, removed at the end and on interrupts.

@@ -20,10 +20,10 @@ use serde::Deserialize;
 
 use crate::arguments::DemoArgs;
 use crate::config::Settings;
-use crate::exit::Problem;
 use crate::output;
 use crate::perf::plan::Plan;
 use crate::perf::{locally, table};
+use crate::problem::Problem;
 use crate::quantity::show_bytes;
 use crate::send::{self, SendReport};
 use input::Workspace;

@@ -28,8 +28,8 @@ use netchannel_workloads::{Error, spec::Tool};
 use crate::address::Address;
 use crate::arguments::{MeasureArgs, PerfTool};
 use crate::config::Settings;
-use crate::exit::Problem;
 use crate::output;
+use crate::problem::Problem;
 use plan::Plan;
 
 /// Name of the hidden command that the processes of a limit run.

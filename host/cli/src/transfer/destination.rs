@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::exit::Problem;
+use crate::problem::Problem;
 
 /// The name of standard input and output.
 pub(crate) const STANDARD: &str = "-";

@@ -9,7 +9,7 @@ use super::blocks::{Emptier, Filler, round};
 use super::destination::Destination;
 use super::format::{DIFFERENT, GiveUp, HEADER, MAX_BLOCK, PREFIX, SAME, given_up, parse_header};
 use super::sender::end_of;
-use crate::exit::Problem;
+use crate::problem::Problem;
 
 /// A file that arrived whole and has its name.
 #[derive(Debug, PartialEq)]

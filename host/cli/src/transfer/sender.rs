@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 
 use super::blocks::{Filler, round};
 use super::format::{DIFFERENT, HEADER, PREFIX, SAME, given_up, header};
-use crate::exit::Problem;
+use crate::problem::Problem;
 
 /// A file that the receiver has, whole.
 #[derive(Debug, PartialEq)]

@@ -10,7 +10,7 @@ use super::destination::Destination;
 use super::format::{GiveUp, MAX_BLOCK, SAME, header};
 use super::receiver::{ReceiveFailure, Received, receive};
 use super::sender::{SendFailure, send};
-use crate::exit::Problem;
+use crate::problem::Problem;
 
 fn receive_to(path: &Path, mut stream: UnixStream) -> Result<Received, ReceiveFailure> {
     receive(&mut stream, Destination::open(path).unwrap(), |_| ProgressBar::hidden())
