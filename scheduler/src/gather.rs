@@ -45,9 +45,8 @@ impl Gather {
     }
 
     fn are_busy(self, lanes: &[Lane]) -> bool {
-        let views = lanes.iter().map(|lane| &lane.view);
-        let carriers = views.filter(|view| view.usable && view.carries(Class::Throughput));
-        let outstanding = carriers.fold(0u64, |sum, view| sum.saturating_add(view.outstanding));
+        let carriers = lanes.iter().filter(|lane| lane.is_open(Class::Throughput));
+        let outstanding = carriers.fold(0u64, |sum, lane| sum.saturating_add(lane.outstanding));
         outstanding > 0 && outstanding >= self.bytes / BUSY
     }
 }

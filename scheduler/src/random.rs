@@ -14,7 +14,7 @@ impl Random {
     /// Two different numbers below `n`, which is two or more and below 2^32. By multiplication
     /// (Lemire, "Fast random integer generation in an interval", ACM TOMACS 29(1), 2019; the bias
     /// is below n / 2^32).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn two_below(&mut self, n: usize) -> (usize, usize) {
         // The step to the next state follows the output, so that nobody waits for it.
         let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);

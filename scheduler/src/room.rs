@@ -11,7 +11,7 @@
 
 use core::hint::select_unpredictable;
 
-use netchannel_units::{Class, Duration};
+use netchannel_units::{Bandwidth, ChannelId, Class, Duration};
 
 use crate::config::SchedulerConfig;
 use crate::policy::Policy;
@@ -57,6 +57,7 @@ impl Bounds {
         }
     }
 
+    #[inline(always)]
     fn room(&self, view: &ChannelView) -> Room {
         let Some(target) = self.target else {
             return Room { grain: self.chunk, limit: u64::MAX };
@@ -68,91 +69,132 @@ impl Bounds {
         let grain = (limit / 2).min(self.chunk).max(self.min_chunk);
         Room { grain, limit: limit.max(2 * grain) }
     }
+}
 
-    /// How many of `backlog` bytes of a stream of `class` the Channel should take now; zero if none.
+/// A Channel between two looks at it: what follows from its view is worked out once for all
+/// decisions, and what they assign to it is noted. A cache line.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(crate) struct Lane {
+    /// Bytes posted and not completed.
+    pub(crate) outstanding: u64,
+    window_left: u64,
+    /// Most bytes outstanding.
+    limit: u64,
+    /// Most bytes in one assignment, by class; zero: it takes none.
+    grains: [u64; Class::ALL.len()],
+    /// Measured delivery rate; zero is unknown.
+    pub(crate) rate: Bandwidth,
+    /// Nanoseconds; zero is unknown.
+    pub(crate) completion_time: u64,
+    pub(crate) id: ChannelId,
+    /// The class that it carries; `None` is any.
+    pub(crate) class: Option<Class>,
+    pub(crate) message_due: bool,
+}
+
+const _: () = assert!(size_of::<Lane>() == 64);
+
+impl Lane {
+    #[inline(always)]
+    pub(crate) fn new(view: ChannelView, bounds: &Bounds) -> Self {
+        let Room { grain, limit } = bounds.room(&view);
+        let takes = |class| view.usable && view.carries(class);
+        Self {
+            outstanding: view.outstanding,
+            window_left: view.window_left,
+            limit,
+            grains: Class::ALL.map(|class| if takes(class) { grain } else { 0 }),
+            rate: view.rate,
+            completion_time: u64::try_from(view.completion_time.as_nanos()).unwrap_or(u64::MAX),
+            id: view.id,
+            class: view.class,
+            message_due: view.message_due,
+        }
+    }
+
+    /// Whether it carries streams of `class`.
+    pub(crate) fn carries(&self, class: Class) -> bool {
+        self.class.is_none_or(|own| own == class)
+    }
+
+    /// Whether it may take bytes of `class`.
+    pub(crate) fn is_open(&self, class: Class) -> bool {
+        self.grains[class as usize] > 0
+    }
+
+    /// How many of `backlog` bytes of a stream of `class` it should take now; zero if none.
     ///
     /// Every branch here goes the same way from call to call: which Channels are idle or full, which
     /// nobody can predict, is arithmetic.
     #[inline(always)]
-    pub(crate) fn takes(&self, lane: &Lane, class: Class, backlog: u64) -> u64 {
-        if !lane.open[class as usize] {
-            return 0;
+    pub(crate) fn takes(&self, class: Class, backlog: u64) -> u64 {
+        let grain = self.grains[class as usize];
+        let want = backlog.min(grain);
+        if self.window_left < want {
+            return self.takes_of_window(grain, want);
         }
-        let (view, room) = (&lane.view, lane.room);
-        let want = backlog.min(room.grain);
-        if view.window_left < want && !is_worth_the_window(view, room) {
-            return 0;
-        }
-        // An idle Channel has room for two grains at least, so it is never full.
-        let full = view.outstanding.saturating_add(want) > room.limit;
-        select_unpredictable(full, 0, want.min(view.window_left))
+        self.unless_full(want)
     }
-}
 
-/// A window that is nearly closed is left to open, as otherwise it would be used up in ever smaller
-/// messages (silly window avoidance by the sender, RFC 9293 section 3.8.6.2.1).
-#[inline(never)]
-fn is_worth_the_window(view: &ChannelView, room: Room) -> bool {
-    view.outstanding == 0 || view.window_left >= room.grain.div_ceil(2)
-}
+    /// The same where the window is smaller. One that is nearly closed is left to open, as otherwise it
+    /// would be used up in ever smaller messages (silly window avoidance by the sender, RFC 9293 section
+    /// 3.8.6.2.1).
+    #[inline(never)]
+    fn takes_of_window(&self, grain: u64, want: u64) -> u64 {
+        let worth_it = self.outstanding == 0 || self.window_left >= grain.div_ceil(2);
+        if worth_it { self.unless_full(want).min(self.window_left) } else { 0 }
+    }
 
-/// A Channel between two looks at it: what follows from its view is worked out once for all
-/// decisions, and what they assign to it is noted.
-#[derive(Clone, Debug)]
-pub(crate) struct Lane {
-    pub(crate) view: ChannelView,
-    room: Room,
-    /// By class.
-    open: [bool; Class::ALL.len()],
-}
-
-impl Lane {
-    pub(crate) fn new(view: ChannelView, bounds: &Bounds) -> Self {
-        let open = Class::ALL.map(|class| view.usable && view.carries(class));
-        Self { room: bounds.room(&view), open, view }
+    /// An idle Channel has room for two grains at least, so it is never full.
+    #[inline(always)]
+    fn unless_full(&self, want: u64) -> u64 {
+        let full = self.outstanding.saturating_add(want) > self.limit;
+        select_unpredictable(full, 0, want)
     }
 
     /// It was assigned `bytes` bytes.
     #[inline(always)]
     pub(crate) fn on_assigned(&mut self, bytes: u64) {
-        self.view.outstanding = self.view.outstanding.saturating_add(bytes);
-        self.view.window_left = self.view.window_left.saturating_sub(bytes);
-        self.view.message_due = true;
+        self.outstanding = self.outstanding.saturating_add(bytes);
+        self.window_left = self.window_left.saturating_sub(bytes);
+        self.message_due = true;
     }
 
     /// It did not take that many of them.
     pub(crate) fn on_refused(&mut self, bytes: u64) {
-        self.view.outstanding = self.view.outstanding.saturating_sub(bytes);
-        self.view.window_left = self.view.window_left.saturating_add(bytes);
+        self.outstanding = self.outstanding.saturating_sub(bytes);
+        self.window_left = self.window_left.saturating_add(bytes);
+    }
+
+    /// It takes at most `bytes` more.
+    pub(crate) fn limit(&mut self, bytes: u64) {
+        self.window_left = self.window_left.min(bytes);
     }
 
     pub(crate) fn close(&mut self) {
-        self.open = Default::default();
+        self.grains = Default::default();
     }
 }
 
 /// Bytes of one stream that look for a Channel.
 #[derive(Clone, Copy)]
-pub(crate) struct Wish<'a> {
-    pub(crate) bounds: &'a Bounds,
+pub(crate) struct Wish {
     pub(crate) class: Class,
     pub(crate) bytes: u64,
 }
 
-impl Wish<'_> {
-    /// As [`Bounds::takes`].
+impl Wish {
+    /// As [`Lane::takes`].
     #[inline(always)]
     pub(crate) fn fits(self, lane: &Lane) -> u64 {
-        self.bounds.takes(lane, self.class, self.bytes)
+        lane.takes(self.class, self.bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netchannel_units::Bandwidth;
-
     use super::*;
-    use crate::view::ChannelId;
 
     fn view(outstanding: u64, window_left: u64, gbps: u64) -> ChannelView {
         let rate = Bandwidth::from_gbps(gbps);
@@ -186,8 +228,7 @@ mod tests {
     }
 
     fn takes(view: ChannelView, backlog: u64) -> bool {
-        let bounds = bounds();
-        bounds.takes(&Lane::new(view, &bounds), Class::Throughput, backlog) > 0
+        Lane::new(view, &bounds()).takes(Class::Throughput, backlog) > 0
     }
 
     #[test]

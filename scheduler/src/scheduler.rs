@@ -1,8 +1,10 @@
 //! [`Scheduler`]: ready streams on one side, Channels on the other, one assignment at a time.
 
+use core::num::NonZeroU64;
+
 use netchannel_units::{Claim, Class};
 
-use crate::choice::Choice;
+use crate::choice::{Choice, Fit};
 use crate::config::SchedulerConfig;
 use crate::gather::Gather;
 use crate::policy::Policy;
@@ -42,14 +44,12 @@ pub struct Scheduler {
     hashed_for: u64,
 }
 
-/// A stream that could be served, and by which Channel.
+/// What of an [`Assignment`] is not known otherwise: two registers. What travels through memory is copied in
+/// larger words than it was written in, and such a copy waits for all that was written before.
 #[derive(Clone, Copy)]
-struct Candidate {
-    at: u32,
-    round: u64,
-    /// Position in the views.
-    channel: usize,
-    bytes: u64,
+struct Decision {
+    bytes: NonZeroU64,
+    channel: ChannelId,
 }
 
 impl Scheduler {
@@ -84,14 +84,14 @@ impl Scheduler {
     /// All Channels together may take `bytes` more bytes.
     pub fn limit(&mut self, bytes: u64) {
         for lane in &mut self.lanes {
-            lane.view.window_left = lane.view.window_left.min(bytes);
+            lane.limit(bytes);
         }
     }
 
     /// A Channel left `bytes` bytes of what it was assigned, or (not `usable`) takes nothing more until
     /// the next [`look`](Self::look).
     pub fn on_refused(&mut self, channel: ChannelId, bytes: u64, usable: bool) {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.view.id == channel) else { return };
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == channel) else { return };
         lane.on_refused(bytes);
         if !usable {
             lane.close();
@@ -127,7 +127,14 @@ impl Scheduler {
         clippy::should_implement_trait,
         reason = "what comes next may change between two calls"
     )]
+    #[inline(always)]
     pub fn next(&mut self) -> Option<Assignment> {
+        let Decision { bytes, channel } = self.decide()?;
+        let (stream, left) = self.streams.served();
+        Some(Assignment { stream, channel, bytes: bytes.get(), left })
+    }
+
+    fn decide(&mut self) -> Option<Decision> {
         if self.policy == Policy::StaticHash {
             self.bind_by_hash();
         }
@@ -146,60 +153,61 @@ impl Scheduler {
         next
     }
 
-    /// The next assignment of the class that is not first.
+    /// The next decision for the class that is not first.
     #[inline(never)]
-    fn next_of_other(&mut self, first: Class) -> Option<Assignment> {
+    fn next_of_other(&mut self, first: Class) -> Option<Decision> {
         let class = if first == Class::Latency { Class::Throughput } else { Class::Latency };
         self.next_of(class, true)
     }
 
-    /// The next assignment of one class.
+    /// The next decision for one class.
     #[inline(always)]
-    fn next_of(&mut self, class: Class, waiting: bool) -> Option<Assignment> {
+    fn next_of(&mut self, class: Class, waiting: bool) -> Option<Decision> {
         if class == Class::Throughput && self.gather.holds(&self.streams, &self.lanes) {
             return None;
         }
-        let candidate = self.candidate(class)?;
-        let bytes = candidate.bytes;
-        let (stream, left) = self.streams.serve(candidate.at, bytes);
-        let lane = &mut self.lanes[candidate.channel];
-        lane.on_assigned(bytes);
-        let channel = lane.view.id;
-        self.quota.on_assigned(class, bytes, waiting);
-        Some(Assignment { stream, channel, bytes, left })
-    }
-
-    /// The stream of `class` whose turn it is, among those that some Channel has room for.
-    #[inline(always)]
-    fn candidate(&mut self, class: Class) -> Option<Candidate> {
-        let bound = match self.streams.has_bound(class) {
-            true => self.bound_candidate(class),
-            false => None,
+        let (at, fit) = match self.streams.has_bound(class) {
+            false => self.any_candidate(class)?,
+            true => self.candidate(class)?,
         };
-        let Some((at, stream)) = self.streams.any_head(class) else { return bound };
-        if bound.is_some_and(|bound| bound.round < stream.round) {
-            return bound;
-        }
-        let (round, backlog) = (stream.round, stream.backlog);
-        let wish = Wish { bounds: &self.bounds, class, bytes: backlog };
-        match self.choice.choose(&self.lanes, wish) {
-            Some((channel, bytes)) => Some(Candidate { at, round, channel, bytes }),
-            None => bound,
+        let bytes = fit.bytes.get();
+        self.streams.serve(class, at, bytes);
+        let lane = &mut self.lanes[fit.lane];
+        lane.on_assigned(bytes);
+        self.quota.on_assigned(class, bytes, waiting);
+        Some(Decision { bytes: fit.bytes, channel: lane.id })
+    }
+
+    /// The stream of `class` whose turn it is among those that any Channel may serve, if one has room for it.
+    #[inline(always)]
+    fn any_candidate(&mut self, class: Class) -> Option<(u32, Fit)> {
+        let (at, stream) = self.streams.any_head(class)?;
+        let wish = Wish { class, bytes: stream.backlog };
+        Some((at, self.choice.choose(&self.lanes, wish)?))
+    }
+
+    /// The stream of `class` whose turn it is, among all that some Channel has room for.
+    #[inline(never)]
+    fn candidate(&mut self, class: Class) -> Option<(u32, Fit)> {
+        let bound = self.bound_candidate(class);
+        let Some((_, any)) = self.streams.any_head(class) else {
+            return bound.map(|(_, candidate)| candidate);
+        };
+        match bound {
+            Some((round, candidate)) if round < any.round => Some(candidate),
+            _ => self.any_candidate(class).or(bound.map(|(_, candidate)| candidate)),
         }
     }
 
-    /// The same among the streams that are bound to a Channel.
-    #[inline(never)]
-    fn bound_candidate(&self, class: Class) -> Option<Candidate> {
-        let mut best: Option<Candidate> = None;
-        for (channel, lane) in self.lanes.iter().enumerate() {
-            let Some((at, stream)) = self.streams.bound_head(class, lane.view.id) else { continue };
-            let round = stream.round;
-            if best.is_none_or(|best| round < best.round) {
-                let bytes = self.bounds.takes(lane, class, stream.backlog);
-                if bytes > 0 {
-                    best = Some(Candidate { at, round, channel, bytes });
-                }
+    /// The same among the streams that are bound to a Channel, and its round.
+    fn bound_candidate(&self, class: Class) -> Option<(u64, (u32, Fit))> {
+        let mut best: Option<(u64, (u32, Fit))> = None;
+        for (position, lane) in self.lanes.iter().enumerate() {
+            let Some((at, stream)) = self.streams.bound_head(class, lane.id) else { continue };
+            if best.is_none_or(|(round, _)| stream.round < round)
+                && let Some(fit) = Fit::new(position, lane.takes(class, stream.backlog))
+            {
+                best = Some((stream.round, (at, fit)));
             }
         }
         best
@@ -207,9 +215,9 @@ impl Scheduler {
 
     /// A change of the set of Channels binds all streams anew.
     fn note_set(&mut self) {
-        let set = self.lanes.iter().fold(1, |hash, Lane { view, .. }| {
-            let class = view.class.map_or(0, |class| 1 + u64::from(class.to_wire()));
-            mix(hash ^ (u64::from(view.id.0) << 2 | class))
+        let set = self.lanes.iter().fold(1, |hash, Lane { id, class, .. }| {
+            let class = class.map_or(0, |class| 1 + u64::from(class.to_wire()));
+            mix(hash ^ (u64::from(id.0) << 2 | class))
         });
         if core::mem::replace(&mut self.hashed_for, set) != set {
             self.streams.unbind_all();
@@ -220,14 +228,14 @@ impl Scheduler {
     fn bind_by_hash(&mut self) {
         for class in Class::ALL {
             while let Some(key) = self.streams.unhashed(class) {
-                let carriers = || self.lanes.iter().filter(|lane| lane.view.carries(class));
+                let carriers = || self.lanes.iter().filter(|lane| lane.carries(class));
                 let count = carriers().count() as u64;
                 if count == 0 {
                     break;
                 }
                 let nth = mix(key.0 ^ mix(self.seed)) % count;
                 let Some(lane) = carriers().nth(nth as usize) else { break };
-                self.streams.bind_head(class, lane.view.id);
+                self.streams.bind_head(class, lane.id);
             }
         }
     }

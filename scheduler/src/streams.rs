@@ -26,13 +26,24 @@ use crate::view::{ChannelId, StreamKey};
 mod rings;
 
 pub(crate) use rings::NOBODY;
-use rings::Rings;
+use rings::{Rings, WEIGHTS};
 
 /// A round of a stream of weight 1: what every weight divides.
 const ROUND: u64 = 720_720;
+/// How far a turn takes a stream, by weight: a division less per decision.
+const STEPS: [u64; WEIGHTS] = {
+    let mut steps = [0; WEIGHTS];
+    let mut weight = 0;
+    while weight < WEIGHTS {
+        steps[weight] = ROUND / (weight as u64 + 1);
+        weight += 1;
+    }
+    steps
+};
 /// How far a turn takes a stream.
+#[inline]
 fn step(weight: Weight) -> u64 {
-    ROUND / u64::from(weight.get())
+    STEPS[usize::from(weight.to_wire()) % WEIGHTS]
 }
 
 /// Where a stream queues.
@@ -46,8 +57,9 @@ enum Place {
     Bound(ChannelId),
 }
 
-/// One stream. 64 bytes: a cache line.
+/// One stream. A cache line.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(crate) struct Stream {
     pub(crate) key: StreamKey,
     pub(crate) backlog: u64,
@@ -182,12 +194,17 @@ impl Streams {
         }
         let mut sum = 0u64;
         for mut at in queue.any.heads() {
-            while let Some(stream) = self.table.get(at as usize) {
+            let head = at;
+            loop {
+                let stream = &self.table[at as usize];
                 sum = sum.saturating_add(stream.backlog);
                 if sum >= bytes {
                     return true;
                 }
                 at = stream.next;
+                if at == head {
+                    break;
+                }
             }
         }
         false
@@ -210,14 +227,20 @@ impl Streams {
         rings.first(&self.table).map(|at| (at, &self.table[at as usize]))
     }
 
-    /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog. Returns
-    /// its key and what is left.
+    /// The key of the stream that has just been served, and what it has left.
     #[inline(always)]
-    pub(crate) fn serve(&mut self, at: u32, bytes: u64) -> (StreamKey, u64) {
+    pub(crate) fn served(&self) -> (StreamKey, u64) {
+        let stream = &self.table[self.served as usize];
+        (stream.key, stream.backlog)
+    }
+
+    /// The stream at `at`, the head of its ring, is served `bytes` bytes of its backlog.
+    #[inline(always)]
+    pub(crate) fn serve(&mut self, class: Class, at: u32, bytes: u64) {
         self.served = at;
         let quantum = self.quantum as i64;
         let stream = &mut self.table[at as usize];
-        let queue = &mut self.queues[stream.class as usize];
+        let queue = &mut self.queues[class as usize];
         if stream.deficit <= 0 {
             // A new turn.
             stream.round = stream.round.max(queue.round);
@@ -226,17 +249,15 @@ impl Streams {
         queue.round = queue.round.max(stream.round);
         stream.deficit -= bytes as i64;
         stream.backlog -= bytes;
-        let served = (stream.key, stream.backlog);
         let turn_over = stream.deficit <= 0;
         if turn_over {
             stream.round += step(stream.weight);
         }
         if stream.backlog == 0 {
             self.leave(at);
-        } else if turn_over && stream.next != NOBODY {
-            self.rotate(at);
+        } else if turn_over {
+            queue.rings(stream.place).rotate(stream.weight, stream.next);
         }
-        served
     }
 
     /// The next stream that the static policy has not bound yet.
@@ -326,8 +347,7 @@ impl Streams {
         }
         let weight = stream.weight;
         let (rings, table) = self.rings(at);
-        let tail = rings.last(weight);
-        if tail != NOBODY {
+        if let Some(tail) = rings.last(table, weight) {
             let tail_round = table[tail as usize].round;
             let stream = &mut table[at as usize];
             if stream.round < tail_round {
@@ -351,18 +371,6 @@ impl Streams {
         let (rings, table) = self.rings(at);
         rings.remove(table, at);
         self.table[at as usize].place = Place::Idle;
-    }
-
-    /// Moves the head of a ring, which is not alone in it, to the end.
-    #[inline]
-    fn rotate(&mut self, at: u32) {
-        let stream = &mut self.table[at as usize];
-        let next = core::mem::replace(&mut stream.next, NOBODY);
-        let rings = self.queues[stream.class as usize].rings(stream.place);
-        let tail = rings.rotate(stream.weight, at, next);
-        stream.previous = tail;
-        self.table[tail as usize].next = at;
-        self.table[next as usize].previous = NOBODY;
     }
 
     /// Where a stream queues, and all streams.
