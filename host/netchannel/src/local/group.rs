@@ -81,13 +81,7 @@ impl Group {
 
     /// Gives the engine back; sleepers will not miss what arrives from now on.
     pub(super) fn release(&self, mut engine: OwnedEngine<'_>) {
-        if self.owner.sleepers.load(Ordering::SeqCst) > 0 {
-            engine.arm();
-            // What came before the arming makes no event.
-            while engine.poll(now()) {
-                engine.arm();
-            }
-        }
+        engine.arm_for_sleepers();
     }
 
     /// Makes the helper look after the engine in 500 us, if it does not do so already.

@@ -128,8 +128,11 @@ impl Keeper {
             self.inner.with_engine(group, |_| ());
         }
         if !self.inner.wake_driver(group) {
-            // Whoever drives takes it in its next pass; if this one was its last, it is ours.
-            self.inner.with_engine(group, |_| ());
+            if let Some(mut engine) = group.owner.call() {
+                engine.poll(now());
+                group.release(engine);
+            }
+            group.tell_helper();
         }
         Ok(())
     }

@@ -1,14 +1,16 @@
 //! Who drives the engine.
 //!
 //! One word says whether somebody does. A thread that finds it free takes it, drives a pass and
-//! gives it back; a thread that finds it taken queues its work in its port. Nobody holds it while
-//! asleep: sleepers are counted, and who gives the engine back while somebody sleeps arms the
+//! gives it back; a thread that finds it taken queues its work in its port, calls, and goes on: whoever gives
+//! the engine back looks for calls afterwards. (To wait for the driver would take long where that has lost
+//! its processor, perhaps to who waits.) Nobody holds it while asleep: sleepers are counted, and who gives the engine back while somebody sleeps arms the
 //! completion events first and looks once more, so that the next arrival wakes the sleepers.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
+use crate::clock::now;
 use crate::engine::Drive;
 
 /// What the helper thread does about the engine.
@@ -25,6 +27,9 @@ pub(super) enum HelperMode {
 
 /// Attempts to own the engine, about 50 us of them, before the processor is given up.
 const TRIES_BEFORE_YIELD: u32 = 2_000;
+/// Calls that one thread answers at most before it goes on: what is left then is taken by the next driver, or
+/// by the helper thread.
+const MOST_ANSWERS: u32 = 16;
 /// How long who polls in a loop leaves the engine to who waits for it: about 5 us, longer than it
 /// takes to see the word change, short beside a lost time slice.
 const GIVE_WAY_SPINS: u32 = 200;
@@ -33,6 +38,8 @@ const GIVE_WAY_SPINS: u32 = 200;
 pub(crate) struct Owner {
     taken: AtomicBool,
     engine: UnsafeCell<Box<dyn Drive>>,
+    /// Somebody queued work and found the engine taken.
+    called: AtomicBool,
     /// Threads that wait for their turn, for set-up: who polls in a loop lets them in.
     waiting: AtomicU32,
     /// Application threads that sleep on completion events.
@@ -56,6 +63,7 @@ impl Owner {
         Self {
             taken: AtomicBool::new(false),
             engine: UnsafeCell::new(engine),
+            called: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             helper_mode: AtomicU8::new(HelperMode::Ticking as u8),
@@ -69,6 +77,48 @@ impl Owner {
             return None;
         }
         Some(OwnedEngine { owner: self })
+    }
+
+    /// For who has queued work: the engine, or else its driver takes the work before it goes.
+    ///
+    /// Sequentially consistent, as giving the engine back is: the caller calls and then looks whether
+    /// it is taken, the driver gives it back and then looks for calls; one of them sees the other.
+    pub(super) fn call(&self) -> Option<OwnedEngine<'_>> {
+        self.called.store(true, Ordering::SeqCst);
+        if self.taken.load(Ordering::SeqCst) {
+            return None;
+        }
+        let engine = self.try_own()?;
+        self.called.swap(false, Ordering::AcqRel);
+        Some(engine)
+    }
+
+    /// Gives the engine back.
+    #[inline]
+    fn give_back(&self) {
+        // It is also a release: the next driver sees everything that this one did.
+        self.taken.swap(false, Ordering::SeqCst);
+        if self.called.load(Ordering::SeqCst) {
+            self.answer();
+        }
+    }
+
+    /// Takes the work of those who called in vain.
+    #[cold]
+    fn answer(&self) {
+        for _ in 0..MOST_ANSWERS {
+            let Some(engine) = self.try_own() else { return };
+            // Its drop would come back here.
+            let mut engine = std::mem::ManuallyDrop::new(engine);
+            // Before the look: who calls later is answered in the next round.
+            self.called.swap(false, Ordering::AcqRel);
+            engine.poll(now());
+            engine.arm_for_sleepers();
+            self.taken.swap(false, Ordering::SeqCst);
+            if !self.called.load(Ordering::SeqCst) {
+                return;
+            }
+        }
     }
 
     /// The engine, as soon as whoever drives it has finished a pass.
@@ -135,6 +185,19 @@ impl Owner {
     }
 }
 
+impl OwnedEngine<'_> {
+    /// If somebody sleeps on its events: none of them will miss what arrives from now on.
+    pub(super) fn arm_for_sleepers(&mut self) {
+        if self.owner.sleepers.load(Ordering::SeqCst) > 0 {
+            self.arm();
+            // What came before the arming makes no event.
+            while self.poll(now()) {
+                self.arm();
+            }
+        }
+    }
+}
+
 impl Deref for OwnedEngine<'_> {
     type Target = dyn Drive;
     fn deref(&self) -> &Self::Target {
@@ -152,7 +215,6 @@ impl DerefMut for OwnedEngine<'_> {
 
 impl Drop for OwnedEngine<'_> {
     fn drop(&mut self) {
-        // Release: the next driver sees everything that this one did.
-        self.owner.taken.store(false, Ordering::Release);
+        self.owner.give_back();
     }
 }

@@ -38,7 +38,17 @@ impl Crowd {
 
     /// For a thread that begins to wait, and drives engines if `drives`.
     pub(super) fn turn(&self, drives: bool) -> Turn<'_> {
-        Turn { crowd: self, drives, joined: false }
+        let mut turn = Turn { crowd: self, drives, joined: false };
+        // Where others take turns already it looks once.
+        if drives && self.is_crowded() {
+            turn.join();
+        }
+        turn
+    }
+
+    /// Whether more threads wait than may spin.
+    fn is_crowded(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > self.beside(0).max(1)
     }
 
     /// Threads that may spin beside `cores` polling cores.
@@ -79,9 +89,7 @@ impl Turn<'_> {
     /// would keep it for its time slice of some milliseconds. Linux charges who yields with the rest
     /// of the slice; where all of them do so that costs none of them its turn.
     pub(in crate::local) fn pass_on(&self) -> bool {
-        let spinning = self.crowd.beside(0).max(1);
-        let waiting = self.crowd.waiting.load(Ordering::Relaxed);
-        let crowded = self.joined && self.drives && waiting > spinning;
+        let crowded = self.joined && self.drives && self.crowd.is_crowded();
         if crowded {
             std::thread::yield_now();
         }
@@ -126,7 +134,7 @@ mod tests {
         second.join();
         assert!(!first.pass_on(), "two threads on two of three processors");
         third.join();
-        assert!(first.pass_on() && !crowd.turn(true).pass_on(), "who has just come looks first");
+        assert!(first.pass_on() && crowd.turn(true).pass_on(), "who has just come, too");
         drop(third);
         assert!(!first.pass_on());
     }
