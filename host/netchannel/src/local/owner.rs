@@ -218,3 +218,90 @@ impl Drop for OwnedEngine<'_> {
         self.owner.give_back();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::RawFd;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    use netchannel_units::Timestamp;
+
+    use super::*;
+    use crate::boundary::port::Doorbell;
+    use crate::engine::control::EngineControl;
+    use crate::engine::{EVENT_FDS, Loan};
+
+    /// Takes what was queued.
+    struct Taker {
+        queued: Arc<AtomicU64>,
+        taken: u64,
+    }
+
+    impl Drive for Taker {
+        fn poll(&mut self, _: Timestamp) -> bool {
+            let before = self.taken;
+            self.taken = self.queued.load(Ordering::Relaxed);
+            self.taken > before
+        }
+        fn doorbell(&mut self, _: Doorbell) {}
+        fn write_direct(&mut self, _: &dyn Fn() -> Timestamp, _: Loan<'_>) -> Option<usize> {
+            None
+        }
+        fn settle(&mut self, _: Timestamp) {}
+        fn arm(&mut self) {}
+        fn drain_events(&mut self, _: [bool; EVENT_FDS]) {}
+        fn event_fds(&self) -> [RawFd; EVENT_FDS] {
+            [-1; EVENT_FDS]
+        }
+        fn next_timeout(&self) -> Option<Timestamp> {
+            // What it has taken, for the test to look at.
+            Some(Timestamp::from_nanos(self.taken))
+        }
+        fn control(&mut self) -> &mut dyn EngineControl {
+            unreachable!("nobody asks")
+        }
+    }
+
+    fn owner() -> (Owner, Arc<AtomicU64>) {
+        let queued = Arc::new(AtomicU64::new(0));
+        (Owner::new(Box::new(Taker { queued: Arc::clone(&queued), taken: 0 })), queued)
+    }
+
+    fn taken(owner: &Owner) -> Option<u64> {
+        owner.try_own().and_then(|engine| engine.next_timeout()).map(Timestamp::as_nanos)
+    }
+
+    #[test]
+    fn who_drives_answers_before_it_goes() {
+        let (owner, queued) = owner();
+        let driver = owner.try_own().unwrap();
+        queued.store(1, Ordering::Relaxed);
+        assert!(owner.call().is_none(), "taken");
+        drop(driver);
+        assert_eq!(taken(&owner), Some(1));
+    }
+
+    #[test]
+    fn what_threads_queue_is_taken_or_known_to_be_left() {
+        const ROUNDS: u64 = 1_000;
+        let (owner, queued) = owner();
+        for round in 1..=500 {
+            let caller = || {
+                for _ in 0..ROUNDS {
+                    queued.fetch_add(1, Ordering::Relaxed);
+                    if let Some(mut engine) = owner.call() {
+                        engine.poll(now());
+                    }
+                }
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(caller);
+                scope.spawn(caller);
+            });
+            // A driver that was called too often leaves the rest to the next one.
+            let left = owner.called.load(Ordering::Relaxed);
+            assert!(left || taken(&owner) == Some(round * 2 * ROUNDS), "lost in round {round}");
+        }
+    }
+}
