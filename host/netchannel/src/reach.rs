@@ -10,7 +10,7 @@ use netchannel_units::{GroupId, Timestamp};
 use crate::attach::attachment::Attachment;
 use crate::boundary::StreamKey;
 use crate::boundary::application::ApplicationId;
-use crate::boundary::port::Doorbell;
+use crate::boundary::port::{Doorbell, What};
 use crate::boundary::ready::{ApplicationList, EngineList};
 use crate::boundary::signal::Signal;
 use crate::engine::Loan;
@@ -58,11 +58,13 @@ impl Reach {
         }
     }
 
-    /// As [`ring`](Self::ring), for what the engine's next pass may take along.
-    pub(crate) fn ring_soon(&self, doorbell: Doorbell) -> Result<(), Error> {
+    /// A little was read: the engine's next pass may take that along.
+    pub(crate) fn note_read(&self, stream: StreamKey) -> Result<(), Error> {
         match self {
-            Self::Here(keeper) => keeper.ring_soon(doorbell),
-            Self::There(attachment) => attachment.ring(doorbell, false),
+            Self::Here(keeper) => keeper.note_read(stream),
+            Self::There(attachment) => {
+                attachment.ring(Doorbell { stream, what: What::Consumed }, false)
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use netchannel_verbs::{CompletionQueue, Context, QueuePair};
 
 use crate::error::DriverError;
 use crate::rc_channel::RcChannel;
-use crate::receive_slots::ReceiveSlots;
+use crate::receive_slots::{ReceiveSlots, with_spare};
 
 /// Completions taken per poll of a queue: enough to amortise the call, few enough that one queue
 /// does not hold up the others.
@@ -23,7 +23,7 @@ const FAILURE_POLL: u32 = 16;
 pub struct GroupConfig {
     /// Bytes of a receive or send slot: the largest message.
     pub slot_bytes: u32,
-    /// Receive slots that a Channel brings along.
+    /// Receive slots that a Channel's peer has credit for; some spare ones come along with them.
     pub receive_slots: u32,
     /// Send slots of a Channel.
     pub send_slots: u32,
@@ -102,8 +102,9 @@ impl<C: Context, T> Group<C, T> {
     pub fn new(context: C, config: GroupConfig) -> Result<Self, DriverError> {
         let attributes = context.attributes();
         let limit = attributes.max_completions;
-        let receives =
-            (config.receive_slots * config.channels).min(limit).min(attributes.max_shared_receives);
+        let receives = (with_spare(config.receive_slots) * config.channels)
+            .min(limit)
+            .min(attributes.max_shared_receives);
         let sends = (config.send_depth * config.channels).min(limit);
         let make =
             |n: u32, what| context.create_completion_queue(n).map_err(DriverError::queue(what));
@@ -149,7 +150,7 @@ impl<C: Context, T> Group<C, T> {
         let number = queue_pair.number();
         let bound =
             RcChannel::new(&self.context, &self.config, queue_pair, id, tag, channel, controller)?;
-        self.receives.grow(&self.context, self.config.receive_slots)?;
+        self.receives.grow(&self.context)?;
         if index == self.channels.len() {
             self.channels.push(Some(bound));
         } else {
@@ -217,7 +218,7 @@ impl<C: Context, T> Group<C, T> {
     pub fn remove_channel(&mut self, key: ChannelKey) -> Option<RcChannel<C, T>> {
         let channel = self.channels.get_mut(usize::from(key.0))?.take()?;
         self.forget_number(key);
-        self.receives.shrink(self.config.receive_slots);
+        self.receives.shrink();
         self.look_at_sends = true;
         Some(channel)
     }
@@ -324,8 +325,8 @@ impl<C: Context, T> Group<C, T> {
         self.by_number(queue_pair)
     }
 
-    /// Receive slots that the group keeps posted or lends out, and those that are at the moment: equal
-    /// after each [`repost`](Self::repost).
+    /// Receive slots that the group keeps posted or lends out, and those that are at the moment: after each
+    /// [`repost`](Self::repost) fewer by less than the spare ones of a Channel.
     pub fn receive_slots(&self) -> (u32, u32) {
         self.receives.census()
     }
@@ -340,7 +341,7 @@ impl<C: Context, T> Group<C, T> {
         self.receives.release(slot);
     }
 
-    /// Posts released slots. Once per poll pass.
+    /// Posts released slots, several at once. Once per poll pass.
     ///
     /// # Errors
     /// [`DriverError::Post`].

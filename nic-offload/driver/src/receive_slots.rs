@@ -2,7 +2,8 @@
 //!
 //! A slot is posted, or lent to the engine (between its completion and
 //! [`ReceiveSlots::release`]), or free. Every Channel has credit for as many messages as it
-//! brought slots, so the queue never runs dry.
+//! brought slots, and some spare ones are posted beside them: so the queue never runs dry although
+//! free slots wait until there are as many as are spare. A post then serves several messages.
 
 use netchannel_verbs::work::Slices;
 use netchannel_verbs::{
@@ -18,6 +19,8 @@ pub struct ReceiveSlots<C: Context> {
     regions: Vec<C::MemoryRegion>,
     slot_bytes: u32,
     slots_per_region: u32,
+    /// What a Channel brings beyond its credit.
+    spare: u32,
     capacity: u32,
     /// Slots that should be posted or lent.
     target: u32,
@@ -28,7 +31,8 @@ pub struct ReceiveSlots<C: Context> {
 }
 
 impl<C: Context> ReceiveSlots<C> {
-    /// An empty queue for at most `capacity` slots of `slot_bytes` bytes.
+    /// An empty queue for at most `capacity` slots of `slot_bytes` bytes, of which Channels have credit for
+    /// `credit` each; with the spare ones they bring [`with_spare`].
     ///
     /// # Errors
     /// [`DriverError::Queue`] if the device refuses.
@@ -36,7 +40,7 @@ impl<C: Context> ReceiveSlots<C> {
         context: &C,
         capacity: u32,
         slot_bytes: u32,
-        slots_per_region: u32,
+        credit: u32,
     ) -> Result<Self, DriverError> {
         let queue = context
             .create_shared_receive_queue(capacity)
@@ -45,7 +49,8 @@ impl<C: Context> ReceiveSlots<C> {
             queue,
             regions: Vec::new(),
             slot_bytes,
-            slots_per_region,
+            slots_per_region: with_spare(credit),
+            spare: spare(credit),
             capacity,
             target: 0,
             in_use: 0,
@@ -59,11 +64,12 @@ impl<C: Context> ReceiveSlots<C> {
         &self.queue
     }
 
-    /// Posts `slots` more.
+    /// Posts those of one more Channel.
     ///
     /// # Errors
     /// [`DriverError::Full`] above the capacity, else what the device says.
-    pub fn grow(&mut self, context: &C, slots: u32) -> Result<(), DriverError> {
+    pub fn grow(&mut self, context: &C) -> Result<(), DriverError> {
+        let slots = self.slots_per_region;
         if self.target + slots > self.capacity {
             return Err(DriverError::Full { capacity: self.capacity });
         }
@@ -77,7 +83,7 @@ impl<C: Context> ReceiveSlots<C> {
             self.free.extend((first..first + self.slots_per_region).rev());
         }
         self.target += slots;
-        self.repost()
+        self.post()
     }
 
     /// Slots wanted, and slots posted or lent.
@@ -85,9 +91,9 @@ impl<C: Context> ReceiveSlots<C> {
         (self.target, self.in_use)
     }
 
-    /// Keeps `slots` fewer: they are not posted again when their messages come.
-    pub fn shrink(&mut self, slots: u32) {
-        self.target = self.target.saturating_sub(slots);
+    /// Keeps those of one Channel fewer: they are not posted again when their messages come.
+    pub fn shrink(&mut self) {
+        self.target = self.target.saturating_sub(self.slots_per_region);
     }
 
     fn place(&self, slot: u32) -> (&C::MemoryRegion, usize) {
@@ -111,14 +117,17 @@ impl<C: Context> ReceiveSlots<C> {
         self.in_use -= 1;
     }
 
-    /// Posts free slots up to the number wanted.
+    /// Posts free slots again, once there are as many as are spare.
     ///
     /// # Errors
     /// [`DriverError::Post`] if the queue refuses.
+    #[inline]
     pub fn repost(&mut self) -> Result<(), DriverError> {
-        if self.in_use >= self.target {
-            return Ok(());
-        }
+        if self.in_use + self.spare > self.target { Ok(()) } else { self.post() }
+    }
+
+    /// Posts free slots up to the number wanted.
+    fn post(&mut self) -> Result<(), DriverError> {
         let mut requests = std::mem::take(&mut self.requests);
         requests.clear();
         while self.in_use < self.target
@@ -138,5 +147,45 @@ impl<C: Context> ReceiveSlots<C> {
         let posted = unsafe { self.queue.post_receive(&requests) };
         self.requests = requests;
         posted.map_err(DriverError::post("shared receive queue"))
+    }
+}
+
+/// An eighth: few enough to cost little memory, enough that a post costs each message little.
+fn spare(credit: u32) -> u32 {
+    (credit / 8).max(1)
+}
+
+/// How many slots a Channel brings that has `credit`.
+pub(crate) fn with_spare(credit: u32) -> u32 {
+    credit + spare(credit)
+}
+
+#[cfg(test)]
+mod tests {
+    use netchannel_verbs::soft::{Context, SoftOptions};
+
+    use super::*;
+
+    #[test]
+    fn free_slots_are_posted_together_and_credit_never_waits_for_them() {
+        const CREDIT: u32 = 16;
+        let context = Context::open(SoftOptions::default()).unwrap();
+        let capacity = 8 * with_spare(CREDIT);
+        let mut slots = ReceiveSlots::new(&context, capacity, 256, CREDIT).unwrap();
+        slots.grow(&context).unwrap();
+        assert_eq!(slots.census(), (18, 18));
+        // As if their messages had come: nothing is connected to the queue.
+        slots.release(3);
+        slots.repost().unwrap();
+        assert_eq!(slots.census(), (18, 17));
+        slots.release(9);
+        slots.repost().unwrap();
+        assert_eq!(slots.census(), (18, 18), "two at once");
+
+        slots.grow(&context).unwrap();
+        slots.shrink();
+        (0..17).for_each(|slot| slots.release(slot));
+        slots.repost().unwrap();
+        assert_eq!(slots.census(), (18, 19), "those of one Channel are kept back");
     }
 }

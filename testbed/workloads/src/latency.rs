@@ -136,6 +136,7 @@ fn ping_one(
     let stamp = load.size.min(8);
     let mut sequence = 0u64;
     let mut before = Instant::now();
+    let mut last = None;
     loop {
         if paced {
             before = pause(before + load.interval);
@@ -143,13 +144,15 @@ fn ping_one(
         sequence += 1;
         message[..stamp].copy_from_slice(&sequence.to_le_bytes()[..stamp]);
         connection.write_all(&message).context("write to the stream")?;
+        // While the answer is on its way.
+        record(&mut histogram, last.take());
         connection.read_exact(&mut answer).context("read from the stream")?;
         let now = Instant::now();
         if answer[..stamp] != message[..stamp] || (load.verify && answer != message) {
             return Err(Error::Corrupted { stream, offset: (sequence - 1) * load.size as u64 });
         }
         match schedule.on_round_trip(now) {
-            Some(true) => histogram.saturating_record(half(now - before)),
+            Some(true) => last = Some(now - before),
             Some(false) => {}
             None => break,
         }
@@ -157,9 +160,16 @@ fn ping_one(
             before = now;
         }
     }
+    record(&mut histogram, last);
     connection.finish().context("finish the stream")?;
     connection.close().context("close the stream")?;
     Ok(histogram)
+}
+
+fn record(histogram: &mut Histogram<u64>, round_trip: Option<Duration>) {
+    if let Some(round_trip) = round_trip {
+        histogram.saturating_record(half(round_trip));
+    }
 }
 
 /// Sleeps until `due`, if that is still to come; returns the time.

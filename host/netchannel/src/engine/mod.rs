@@ -14,6 +14,7 @@
 //! - `failures`, [`failover`]: how it is noticed that a Channel dies; its streams go on.
 //! - [`direct`]: writes straight from an application's buffer.
 //! - [`doorbells`]: how applications of other processes wake the engine.
+//! - [`pass`]: one step.
 //! - [`control`]: what the runtime asks for; [`commands`]: what applications do; [`settings`].
 //! - [`setup`]: sessions come and go. [`departures`]: applications do; [`tenants`]: what they have.
 //! - `harness`: sessions for benchmarks and tests.
@@ -34,6 +35,7 @@ mod failures;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) mod harness;
 mod lending;
+pub(crate) mod pass;
 mod publish;
 mod receive;
 pub(crate) mod session;
@@ -64,9 +66,11 @@ use crate::config::Config;
 use crate::engine::control::EngineControl;
 pub(crate) use crate::engine::direct::Loan;
 use crate::engine::doorbells::Doorbells;
+use crate::engine::pass::Passed;
 use crate::engine::session::Session;
 use crate::engine::tenants::Tenants;
 use crate::shared::GroupShared;
+use crate::wait::Waitable;
 
 /// The engine of a Channel group. One thread at a time drives it.
 pub(crate) struct Engine<C: Context> {
@@ -85,6 +89,10 @@ pub(crate) struct Engine<C: Context> {
     context: C,
     events: Vec<Event>,
     touched: Vec<StreamId>,
+    /// The last pass found messages, and nobody has written since.
+    arrived: bool,
+    /// Payload that the last pass took.
+    payload_taken: u64,
     last_poll: Timestamp,
     /// When to look for failed sends; `MAX` while nothing was sent.
     look_at: Timestamp,
@@ -93,9 +101,6 @@ pub(crate) struct Engine<C: Context> {
     /// Whose turn it is to send first.
     turn: usize,
 }
-
-/// A gap between two polls after which completion times say nothing about the network.
-const POLL_GAP: Duration = Duration::from_micros(50);
 
 /// A session that has moved is settled in the next pass that finds nothing for it, so that no message
 /// waits for that; where there is no such pass, after this time.
@@ -110,8 +115,12 @@ pub(crate) trait Drive: Send {
     /// Takes everything there is and sends everything that may go. True if anything moved.
     fn poll(&mut self, now: Timestamp) -> bool;
 
-    /// An application's doorbell, without a ring in between.
-    fn doorbell(&mut self, doorbell: Doorbell);
+    /// The same for who waits for `what`.
+    fn poll_for(&mut self, now: Timestamp, what: &dyn Waitable) -> Passed;
+
+    /// An application's doorbell, and a pass. Who has just been shown what arrived sends without looking for
+    /// more.
+    fn serve(&mut self, now: Timestamp, doorbell: Doorbell);
 
     /// Writes straight from an application's buffer while polling; returns how many bytes are
     /// taken (sent and confirmed, or kept). `None` if the device cannot: copy to the send buffer.
@@ -139,49 +148,15 @@ pub(crate) trait Drive: Send {
 
 impl<C: Context> Drive for Engine<C> {
     fn poll(&mut self, now: Timestamp) -> bool {
-        // Who waited for its turn brings an old time along; it never runs backwards here.
-        let now = now.max(self.last_poll);
-        if now - self.last_poll > POLL_GAP {
-            self.on_poll_gap();
-        }
-        self.last_poll = now;
-        self.shared.counters.polls.add(1);
-        let submitted = self.submit();
-        if self.look_at <= now {
-            self.look_for_failures(now);
-        }
-        let received = self.receive(now);
-        self.look_at_budget(now);
-        let mut moved = submitted || received;
-        // In turn, since they share the port.
-        self.turn = self.turn.wrapping_add(1);
-        let count = self.sessions.len();
-        let first = if count > 1 { self.turn % count } else { 0 };
-        for slot in (first..count).chain(0..first) {
-            let Some(session) = &self.sessions[slot] else { continue };
-            let (attention, timed) = (session.attention, session.timer <= now);
-            let unsettled = session.unsettled;
-            if timed {
-                self.on_timer(now, slot as u32);
-            }
-            if timed || attention {
-                moved |= self.run_session(now, slot as u32);
-            }
-            if timed || (unsettled && !attention) {
-                self.settle_session(now, slot);
-            }
-        }
-        if let Err(error) = self.group.repost() {
-            self.fail_all(&error.into());
-        }
-        if !moved {
-            self.on_leisure(now);
-        }
-        moved
+        self.pass(now)
     }
 
-    fn doorbell(&mut self, doorbell: Doorbell) {
-        self.on_doorbell(ApplicationId::LOCAL, doorbell);
+    fn poll_for(&mut self, now: Timestamp, what: &dyn Waitable) -> Passed {
+        self.pass_for(now, what)
+    }
+
+    fn serve(&mut self, now: Timestamp, doorbell: Doorbell) {
+        self.serve_doorbell(now, doorbell);
     }
 
     fn write_direct(&mut self, clock: &dyn Fn() -> Timestamp, loan: Loan<'_>) -> Option<usize> {
@@ -232,9 +207,18 @@ impl<C: Context> Drive for Engine<C> {
 }
 
 impl<C: Context> Engine<C> {
+    /// An application's doorbell, without a ring in between.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn doorbell(&mut self, doorbell: Doorbell) {
+        self.on_doorbell(ApplicationId::LOCAL, doorbell);
+    }
+
     /// Takes the doorbells of all ports and what came through the inbox.
     fn submit(&mut self) -> bool {
         let mut any = self.shared.inbox.has_any() && self.take_inbox();
+        if let Some(stream) = self.shared.last_read.take() {
+            self.on_doorbell(ApplicationId::LOCAL, Doorbell { stream, what: What::Consumed });
+        }
         for index in 0..self.ports.len() {
             let application = self.ports[index].application();
             // No more than it holds: who rings all the time does not hold up the rest.
@@ -282,6 +266,7 @@ impl<C: Context> Engine<C> {
             session.timer = Timestamp::MAX;
             return self.bury(slot);
         }
+        self.confirm(slot);
         self.finish_drains(now, slot);
         self.take_incoming(slot);
         let sent = self.transmit(now, slot);

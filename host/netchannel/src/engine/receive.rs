@@ -66,6 +66,7 @@ impl<C: Context> Engine<C> {
         }
         session.attention = true;
         session.owing.insert(usize::from(number));
+        session.confirming.insert(usize::from(number));
         let Some(channel) = self.group.channel(key) else { return };
         let bytes = self.group.message(slot, length);
         let before = session.payload[usize::from(number)].received;
@@ -80,13 +81,11 @@ impl<C: Context> Engine<C> {
                     held.push(elicits_ack);
                     session.holding.insert(usize::from(number));
                 }
-                let number = usize::from(number);
-                if channel.poll_confirmed(|carried| session.confirm(number, carried)) > 0 {
-                    session.failover.on_proved(number);
-                }
                 Ok(())
             });
-        if session.payload[usize::from(number)].received > before
+        let taken = session.payload[usize::from(number)].received - before;
+        self.payload_taken += taken;
+        if taken > 0
             && let Some(gap) = session.failover.on_arrival(now, usize::from(number))
         {
             self.shared.runtime.gaps.add(gap);
@@ -104,6 +103,18 @@ impl<C: Context> Engine<C> {
                     kind: std::io::ErrorKind::InvalidData,
                 };
                 self.fail_session(slot_of_session, error);
+            }
+        }
+    }
+
+    /// Takes what messages that arrived have confirmed, after their frames: a REFUSE may be among them.
+    pub(super) fn confirm(&mut self, slot: u32) {
+        let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
+        for number in std::mem::take(&mut session.confirming).iter() {
+            let key = session.channels.get(number).copied();
+            let Some(channel) = key.and_then(|key| self.group.channel_mut(key)) else { continue };
+            if channel.poll_confirmed(|carried| session.confirm(number, carried)) > 0 {
+                session.failover.on_proved(number);
             }
         }
     }

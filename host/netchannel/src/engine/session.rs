@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use netchannel_channel::AckNeed;
 use netchannel_driver::{ChannelKey, Group};
 use netchannel_scheduler::{Scheduler, StreamKey as SchedulerKey};
 use netchannel_units::{ChannelId, Duration, StreamOffset, Timestamp};
@@ -69,6 +70,8 @@ pub(crate) struct Session<C: Context> {
     pub(crate) held: Vec<Vec<bool>>,
     /// Channels with entries in `held`.
     pub(crate) holding: ChannelSet,
+    /// Channels whose messages may have confirmed something since the last look.
+    pub(crate) confirming: ChannelSet,
     /// Channels with a draft.
     pub(crate) drafts: ChannelSet,
     /// Channels that may owe an acknowledgement or have a timer.
@@ -99,6 +102,7 @@ impl<C: Context> Session<C> {
             payload,
             held,
             holding: ChannelSet::default(),
+            confirming: ChannelSet::default(),
             drafts: ChannelSet::default(),
             owing: ChannelSet::default(),
             shared,
@@ -118,6 +122,20 @@ impl<C: Context> Session<C> {
 
     pub(crate) fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// Shows applications how far they can read. Whether that is all there is to do at once: nothing else is new,
+    /// and no frame, no bytes and no acknowledgement is due.
+    pub(super) fn show(&self, group: &Group<C, Carried>) -> bool {
+        let may_wait = |number: usize| {
+            let channel = self.channels.get(number).and_then(|key| group.channel(*key));
+            channel.is_none_or(|channel| channel.state().wants_ack() != AckNeed::Now)
+        };
+        let table = &self.table;
+        self.scheduler.is_idle()
+            && self.drafts.is_empty()
+            && self.owing.iter().all(may_wait)
+            && self.streams.glance(|id, half| table.get(&id.0).is_some_and(|e| e.show(half)))
     }
 
     /// The peer has processed what a message of Channel `number` carried.

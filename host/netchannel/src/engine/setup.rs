@@ -47,6 +47,8 @@ impl<C: Context> Engine<C> {
             context,
             events: Vec::new(),
             touched: Vec::new(),
+            arrived: false,
+            payload_taken: 0,
             last_poll: Timestamp::ZERO,
             look_at: Timestamp::MAX,
             share: Default::default(),

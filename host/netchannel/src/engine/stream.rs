@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::sync::atomic::{Ordering, fence};
 
+use netchannel_vns::receive::{ReceiveHalf, ReceiveState};
 use netchannel_vns::streams::IdHasher;
 
 use crate::boundary::application::ApplicationId;
@@ -38,6 +40,21 @@ impl EngineStream {
             generation: 0,
             in_idle_queue,
         }
+    }
+
+    /// Shows the application how far it can read. False if that is not all there is to tell, or somebody sleeps
+    /// who must be woken for it.
+    pub(super) fn show(&self, half: &ReceiveHalf) -> bool {
+        let known = half.current().is_some_and(|window| window.generation == self.generation);
+        if !known || half.state() != ReceiveState::Open || self.watchers.is_some() {
+            return false;
+        }
+        let state = self.cell.state();
+        // Release: who sees it sees the bytes.
+        state.engine.readable.store(half.received().get(), Ordering::Release);
+        // As in `publish`: publish, fence, look for sleepers.
+        fence(Ordering::SeqCst);
+        state.application.read_waiter.load(Ordering::Relaxed) == 0
     }
 
     /// The application lets go of it, and hears of it no more.

@@ -3,6 +3,7 @@
 
 mod failover;
 mod failures;
+mod passes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -31,6 +31,18 @@ impl<C: Context> Engine<C> {
         sent
     }
 
+    /// Sends a session's bytes before anything else of it is looked at, for who answers.
+    pub(super) fn answer(&mut self, now: Timestamp, slot: u32) {
+        if self
+            .sessions
+            .get(slot as usize)
+            .is_some_and(|s| s.as_ref().is_some_and(|s| !s.is_over()))
+        {
+            self.send_bytes(now, slot);
+            self.flush(now, slot);
+        }
+    }
+
     fn send_control(&mut self, now: Timestamp, slot: u32) -> bool {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return false };
         let mut failure = None;

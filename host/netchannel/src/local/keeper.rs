@@ -8,7 +8,7 @@ use netchannel_units::GroupId;
 use netchannel_verbs::Context;
 
 use crate::boundary::StreamKey;
-use crate::boundary::port::Doorbell;
+use crate::boundary::port::{Doorbell, What};
 use crate::clock::now;
 use crate::config::Config;
 use crate::engine::{Engine, Loan};
@@ -118,8 +118,7 @@ impl Keeper {
     pub(crate) fn ring(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
         let group = self.home(doorbell.stream);
         if let Some(mut engine) = group.try_drive() {
-            engine.doorbell(doorbell);
-            engine.poll(now());
+            engine.serve(now(), doorbell);
             group.let_go(engine);
             return Ok(());
         }
@@ -137,8 +136,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// As [`ring`](Self::ring), for what the engine's next pass may take along.
-    pub(crate) fn ring_soon(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
+    /// A little was read of a stream: its engine's next pass may take that along.
+    pub(crate) fn note_read(self: &Arc<Self>, stream: StreamKey) -> Result<(), Error> {
+        let Some(other) = self.home(stream).shared.last_read.leave(stream) else { return Ok(()) };
+        let doorbell = Doorbell { stream: other, what: What::Consumed };
         match self.ring_bell(doorbell)? {
             true => Ok(()),
             false => self.ring(doorbell),

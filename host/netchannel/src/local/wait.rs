@@ -16,6 +16,7 @@ use netchannel_verbs::Mover;
 use crate::boundary::port::PortShared;
 use crate::clock::now;
 use crate::engine::EVENT_FDS;
+use crate::engine::pass::Passed;
 use crate::error::Error;
 use crate::local::cores::Turn;
 use crate::local::group::Group;
@@ -118,12 +119,13 @@ impl RuntimeInner {
                     continue;
                 };
                 drove = true;
-                if engine.poll(time) {
-                    moved_at = time;
-                }
-                if what.is_ready() {
-                    group.let_go(engine);
-                    return Some(Waited::Ready);
+                match engine.poll_for(time, what) {
+                    Passed::Ready => {
+                        group.let_go(engine);
+                        return Some(Waited::Ready);
+                    }
+                    Passed::Moved => moved_at = time,
+                    Passed::Idle => {}
                 }
                 drop(engine);
                 group.owner.give_way();

@@ -1,13 +1,14 @@
 //! What the engines, the threads that drive them and the applications of a runtime share.
 //!
 //! - [`session`]: sessions and streams; [`backlog`]: streams that wait to be accepted.
-//! - [`inbox`]: what applications tell an engine beside doorbells.
+//! - [`inbox`]: what applications tell an engine beside doorbells; [`last_read`].
 //! - [`budget`]: the bulk budget of the port. [`counters`].
 
 pub(crate) mod backlog;
 pub(crate) mod budget;
 pub(crate) mod counters;
 pub(crate) mod inbox;
+pub(crate) mod last_read;
 pub(crate) mod session;
 
 use std::any::Any;
@@ -26,6 +27,7 @@ pub(crate) use backlog::Backlog;
 pub(crate) use budget::PortBudget;
 pub(crate) use counters::{Counters, EngineCounters, Gaps};
 pub(crate) use inbox::{Command, Inbox};
+pub(crate) use last_read::LastRead;
 pub(crate) use session::{SessionPart, SessionShared, SlabDemand, SlabRoom, StreamSeed};
 
 /// What one engine shares with the helper thread and the applications.
@@ -36,6 +38,7 @@ pub(crate) struct GroupShared {
     pub(crate) runtime: Arc<Shared>,
     pub(crate) counters: EngineCounters,
     pub(crate) inbox: Inbox,
+    pub(crate) last_read: LastRead,
     /// Slabs of receive windows that sessions want.
     pub(crate) slab_demand: Mutex<Vec<SlabDemand>>,
     /// Sessions (their slots) that want queue pairs in place of dead ones.
@@ -50,6 +53,7 @@ impl GroupShared {
             runtime,
             counters: EngineCounters::default(),
             inbox: Inbox::default(),
+            last_read: LastRead::default(),
             slab_demand: Mutex::default(),
             renewals: Mutex::default(),
         })

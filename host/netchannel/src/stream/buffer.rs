@@ -130,11 +130,10 @@ impl SendHalf {
     /// What is free of the claimed buffer.
     pub(super) fn space(&self) -> Result<Space, Error> {
         let (size, free) = self.size_and_free();
-        let base = self
-            .shared
-            .reach
-            .resolve(self.shared.engine().buffer_place.load(Relaxed))
-            .ok_or(Error::NoMemory { what: "send buffers" })?;
+        let Some(base) = self.shared.reach.resolve(self.shared.engine().buffer_place.load(Relaxed))
+        else {
+            return Err(Error::NoMemory { what: "send buffers" });
+        };
         let at = self.tail & (size - 1);
         let first = free.min(size - at);
         let [at, first, second] = [at, first, free - first].map(|n| n as usize);

@@ -10,7 +10,7 @@ use netchannel_vns::StreamError;
 use netchannel_wire::frame::reset;
 
 use crate::boundary::cell::flags;
-use crate::boundary::port::{Doorbell, What};
+use crate::boundary::port::What;
 use crate::boundary::ready::Direction;
 use crate::error::Error;
 use crate::shared::Command;
@@ -65,11 +65,9 @@ impl ReceiveHalf {
         }
         let window = slot(self.generation);
         let size = 1u64 << window.log2.load(Relaxed);
-        let base = self
-            .shared
-            .reach
-            .resolve(window.place.load(Relaxed))
-            .ok_or(Error::NoMemory { what: "receive windows" })?;
+        let Some(base) = self.shared.reach.resolve(window.place.load(Relaxed)) else {
+            return Err(Error::NoMemory { what: "receive windows" });
+        };
         let at = self.consumed & (size - 1);
         let len = (end - self.consumed).min(size - at);
         // SAFETY: `at` is inside of the window.
@@ -106,8 +104,7 @@ impl ReceiveHalf {
         if self.consumed > self.told && self.consumed == self.readable() {
             // The peer has credit left, so there is no hurry: the next pass takes it along.
             self.told = self.consumed;
-            let doorbell = Doorbell { stream: self.shared.seed.key, what: What::Consumed };
-            return self.shared.reach.ring_soon(doorbell);
+            return self.shared.reach.note_read(self.shared.seed.key);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use netchannel_wire::{Frame, StreamId};
 use super::Streams;
 use super::items::{Backlog, Carried, Control, Incoming, Outgoing};
 use super::queues::Due;
+use crate::receive::ReceiveHalf;
 use crate::send::{Chunk, ChunkLimits, Form, SendHalf};
 use crate::stream::{Opening, Owed};
 
@@ -71,6 +72,28 @@ impl Streams {
         let quiet = queues.arrivals.is_empty() && queues.due.is_empty();
         !(quiet && queues.touched.is_empty() && queues.closed.is_empty())
             || self.accounts.any_starved()
+    }
+
+    /// Shows `each` stream whose bytes arrived. True if that is all there is to do for them now: nothing is to be
+    /// sent for it, nothing else is new, and `each` says so.
+    pub fn glance(&self, mut each: impl FnMut(StreamId, &ReceiveHalf) -> bool) -> bool {
+        let queues = &self.queues;
+        let limits = self.limits();
+        let quiet = queues.due.is_empty()
+            && queues.backlogs.is_empty()
+            && queues.touched.is_empty()
+            && queues.incoming.is_empty()
+            && queues.closed.is_empty()
+            && !self.accounts.any_starved();
+        quiet
+            && queues.arrivals.iter().all(|(id, backlog)| {
+                let Some(stream) = self.table.get(id.0) else { return false };
+                let receive = &stream.receive;
+                let backlog = u64::from(*backlog).max(receive.pressure());
+                backlog <= self.config.eager_chunk
+                    && !receive.credit_due(limits)
+                    && each(*id, receive)
+            })
     }
 
     /// Whether a refusal waits that must go through `via`.
