@@ -57,7 +57,12 @@ impl Client {
         let mut conversation = Conversation::connect(address)?;
         conversation.answer_within(SET_UP_LIMIT)?;
         conversation.say(&Request::Hello(VERSION))?;
-        match answer(&mut conversation)? {
+        let answered = answer(&mut conversation).map_err(|error| match error {
+            // A program that expects another first word hangs up at this one.
+            Error::PeerGone(reason) => Error::Protocol(format!("it hung up ({reason})")),
+            other => other,
+        });
+        match answered? {
             Reply::Welcome(VERSION) => Ok(Self { conversation }),
             Reply::Welcome(other) => {
                 Err(Error::Protocol(format!("version {other}, this side has version {VERSION}")))

@@ -53,9 +53,10 @@ pub struct Report {
     /// Best write size of TCP in bytes, or its messages' size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_write_size: Option<usize>,
-    /// Stream bytes from client to server in all NetChannel rounds.
+    /// Stream bytes from client to server in all NetChannel rounds: those that the application wrote
+    /// (bandwidth runs), or those that the Channels carried.
     pub bytes: u64,
-    /// The same by Channel; sums to `bytes`.
+    /// What each Channel carried of it, as completions and acknowledgements say; sums to `bytes`.
     pub per_channel: Vec<ChannelBytes>,
     /// Bytes that the client wrote to each stream in all NetChannel rounds, where they have weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -218,9 +219,13 @@ impl Totals {
         self.window
     }
 
-    /// Stream bytes that the client sent.
+    /// Stream bytes that the client sent: what its application wrote, where that is counted, so that the sum
+    /// over the Channels can be held against it.
     pub fn bytes(&self) -> u64 {
-        self.per_channel.iter().map(|channel| channel.bytes).sum()
+        match self.per_stream[..] {
+            [] => self.per_channel.iter().map(|channel| channel.bytes).sum(),
+            ref streams => streams.iter().sum(),
+        }
     }
 
     /// How often each stream byte was copied by a core, rounded, and at least once, because

@@ -145,6 +145,17 @@ fn a_stranger_gets_a_clear_answer() {
     }
 }
 
+/// A port where something else listens: it hangs up at words that it does not know.
+#[test]
+fn somebody_else_there() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let hangs_up = std::thread::spawn(move || drop(other.accept()));
+    let error = Client::connect(address).err().unwrap();
+    assert!(error.to_string().contains("is it `netchannel perf`"), "{error}");
+    hangs_up.join().unwrap();
+}
+
 #[test]
 fn nobody_there() {
     // Bound and let go: nobody listens on this port.

@@ -305,11 +305,14 @@ impl Link {
                     ));
                 }
                 ControlEvent::Disconnected { .. } => {
-                    return Err(self.fault(
-                        io::ErrorKind::ConnectionReset,
-                        "the control connection was closed; the peer died or does not speak the \
-                         NetChannel protocol",
-                    ));
+                    let reason = match self.stage {
+                        Stage::Up { .. } => "the control connection was closed; the peer has died",
+                        _ => {
+                            "the control connection was closed; the peer died or does not speak the \
+                             NetChannel protocol"
+                        }
+                    };
+                    return Err(self.fault(io::ErrorKind::ConnectionReset, reason));
                 }
             }
         }
