@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
+use crate::exit;
 use crate::problem::Problem;
 
 /// A host's name or number, and a port.
@@ -38,15 +39,46 @@ impl Address {
 
     /// The first number of the host.
     pub(crate) fn resolve(&self) -> Result<SocketAddr, Problem> {
+        self.resolve_all().map(|all| all[0])
+    }
+
+    /// All numbers of the host, at least one.
+    fn resolve_all(&self) -> Result<Vec<SocketAddr>, Problem> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(ip, self.port));
+            return Ok(vec![SocketAddr::new(ip, self.port)]);
         }
         let unknown = |reason: String| Problem::UnknownHost { host: self.host.clone(), reason };
-        (self.host.as_str(), self.port)
-            .to_socket_addrs()
-            .map_err(|error| unknown(error.to_string()))?
-            .next()
-            .ok_or_else(|| unknown("it has no address".into()))
+        let found = (self.host.as_str(), self.port).to_socket_addrs();
+        let mut all: Vec<_> = found.map_err(|error| unknown(error.to_string()))?.collect();
+        all.dedup();
+        if all.is_empty() { Err(unknown("it has no address".into())) } else { Ok(all) }
+    }
+
+    /// What `open` makes of the first number of the host where somebody answers; the error of the first
+    /// number if nobody does. A name may stand for both families, and servers listen on one.
+    pub(crate) fn reach<T>(
+        &self,
+        open: impl FnMut(SocketAddr) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        first_that_answers(&self.resolve_all()?, open)
+    }
+}
+
+fn first_that_answers<T>(
+    addresses: &[SocketAddr],
+    mut open: impl FnMut(SocketAddr) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut outcomes = addresses.iter().map(|address| open(*address));
+    let first = outcomes.next().unwrap_or_else(|| Err(anyhow::anyhow!("no address")));
+    match first {
+        Err(error) if exit::code(&error) == exit::UNREACHABLE => {
+            let next = outcomes.find(|outcome| match outcome {
+                Ok(_) => true,
+                Err(other) => exit::code(other) != exit::UNREACHABLE,
+            });
+            next.unwrap_or(Err(error))
+        }
+        other => other,
     }
 }
 
@@ -119,6 +151,25 @@ mod tests {
         ] {
             assert_eq!(Address::with_default_port(text, 18515).unwrap().to_string(), shown);
         }
+    }
+
+    #[test]
+    fn the_first_number_where_somebody_answers_counts() {
+        let all = ["[::1]:7", "127.0.0.1:7", "127.0.0.2:7"].map(|text| text.parse().unwrap());
+        let nobody =
+            |at: SocketAddr| Problem::UnknownHost { host: at.to_string(), reason: "-".into() };
+        let answers = |port: usize| {
+            let open = |at| if at == all[port] { Ok(at) } else { Err(nobody(at).into()) };
+            first_that_answers(&all, open)
+        };
+        for (number, address) in all.iter().enumerate() {
+            assert_eq!(answers(number).unwrap(), *address);
+        }
+        let error = first_that_answers::<()>(&all, |at| Err(nobody(at).into())).unwrap_err();
+        assert!(error.to_string().contains("[::1]:7"), "{error}");
+        // What is no silence is no reason to ask somebody else.
+        let broken = |at: SocketAddr| Err::<(), _>(Problem::Usage(at.to_string()).into());
+        assert!(first_that_answers(&all, broken).unwrap_err().to_string().contains("[::1]:7"));
     }
 
     #[test]

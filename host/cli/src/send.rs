@@ -60,14 +60,15 @@ pub(crate) fn run(arguments: &SendArgs, settings: &Settings) -> anyhow::Result<(
         child::end_with_parent()?;
     }
     let (source, length) = open(&arguments.file)?;
-    let peer = arguments.address.resolve()?;
-    let stack = settings.stack_at(peer.ip(), arguments.transfer.with_parent);
-    let runtime = Runtime::start(stack).context("cannot start NetChannel")?;
-    output::say(&format!("device {} ({})", runtime.device_name(), runtime.device_reason()));
     let options = StreamOptions { class: arguments.class, ..StreamOptions::default() };
-    let mut stream = runtime
-        .connect(peer, &options)
-        .with_context(|| format!("cannot send to {}", arguments.address))?;
+    let (runtime, mut stream) = arguments.address.reach(|peer| {
+        let stack = settings.stack_at(peer.ip(), arguments.transfer.with_parent);
+        let runtime = Runtime::start(stack).context("cannot start NetChannel")?;
+        output::say(&format!("device {} ({})", runtime.device_name(), runtime.device_reason()));
+        let stream = runtime.connect(peer, &options);
+        let stream = stream.with_context(|| format!("cannot send to {}", arguments.address))?;
+        Ok((runtime, stream))
+    })?;
 
     let bar = progress::bar(length);
     let start = Instant::now();

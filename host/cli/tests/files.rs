@@ -92,6 +92,26 @@ fn an_empty_file() {
 }
 
 #[test]
+fn few_bytes_are_counted_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    fs::write(&source, content(100)).unwrap();
+    let receiver = Listening::recv(&["-o", target.to_str().unwrap()]);
+    let send = ["send", "--json", "--device", "soft", source.to_str().unwrap(), &receiver.address];
+    let (code, report, errors) = run(&send);
+    assert_eq!(code, 0, "{errors}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let channels = report["per_channel"].as_array().unwrap();
+    let number = |channel: &serde_json::Value, name: &str| channel[name].as_u64().unwrap();
+    let sum: u64 = channels.iter().map(|channel| number(channel, "bytes")).sum();
+    assert_eq!(sum, number(&report, "stream_bytes"), "{report}");
+    for channel in channels {
+        assert!(number(channel, "wire_bytes") >= number(channel, "bytes"), "{report}");
+    }
+    assert_eq!(receiver.end().0, 0);
+}
+
+#[test]
 fn one_file_after_another() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target");

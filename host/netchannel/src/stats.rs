@@ -107,7 +107,8 @@ pub struct ChannelStats {
     pub bytes_sent: u64,
     /// Stream bytes that arrived through it.
     pub bytes_received: u64,
-    /// Bytes posted and completed by the device, frames included.
+    /// Bytes that have left, frames included, as the device's completions or the peer's acknowledgements
+    /// say.
     pub bytes_completed: u64,
     /// Messages posted.
     pub messages_sent: u64,

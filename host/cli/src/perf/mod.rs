@@ -56,9 +56,11 @@ pub(crate) fn run(tool: &PerfTool, settings: Settings) -> anyhow::Result<()> {
         Some(host) => {
             let address =
                 Address::with_default_port(host, arguments.port).map_err(Problem::Usage)?;
-            let address = address.resolve()?;
-            plan.settings.stack = plan.settings.stack_at(address.ip(), false);
-            Some(against(address, &plan, &mut say_round(&plan))?)
+            let report = address.reach(|address| {
+                plan.settings.stack = plan.settings.stack_at(address.ip(), false);
+                against(address, &plan, &mut say_round(&plan))
+            });
+            Some(report?)
         }
         None if arguments.local => Some(locally(&plan, &mut say_round(&plan))?),
         None => server(arguments, &plan)?,

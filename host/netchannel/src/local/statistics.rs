@@ -50,7 +50,8 @@ fn add(all: &mut Stats, group: &GroupShared, channels: Vec<ChannelReport>) {
         source_port: report.source_port.map(SourcePort::get),
         bytes_sent: report.payload.confirmed,
         bytes_received: report.payload.received,
-        bytes_completed: report.stats.bytes_completed,
+        // What the peer has acknowledged has left, though no completion was asked for to say so.
+        bytes_completed: report.stats.bytes_completed.max(report.stats.bytes_confirmed),
         messages_sent: report.stats.messages_posted,
         messages_received: report.stats.messages_received,
         completion_time: report.completion_time,
