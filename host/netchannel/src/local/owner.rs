@@ -230,7 +230,9 @@ mod tests {
     use super::*;
     use crate::boundary::port::Doorbell;
     use crate::engine::control::EngineControl;
+    use crate::engine::pass::Passed;
     use crate::engine::{EVENT_FDS, Loan};
+    use crate::wait::Waitable;
 
     /// Takes what was queued.
     struct Taker {
@@ -244,7 +246,10 @@ mod tests {
             self.taken = self.queued.load(Ordering::Relaxed);
             self.taken > before
         }
-        fn doorbell(&mut self, _: Doorbell) {}
+        fn poll_for(&mut self, now: Timestamp, _: &dyn Waitable) -> Passed {
+            if self.poll(now) { Passed::Moved } else { Passed::Idle }
+        }
+        fn serve(&mut self, _: Timestamp, _: Doorbell) {}
         fn write_direct(&mut self, _: &dyn Fn() -> Timestamp, _: Loan<'_>) -> Option<usize> {
             None
         }
