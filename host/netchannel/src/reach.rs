@@ -21,6 +21,8 @@ use crate::shared::{Command, StreamSeed};
 use crate::sync::lock;
 use crate::wait::{Waitable, Waited};
 
+/// Bytes.
+const PAGE: usize = 4 << 10;
 /// Some microseconds of copying, a fraction of the delay that bulk bytes may cause at a port.
 const SHORT_COPY: u64 = 64 << 10;
 
@@ -68,6 +70,25 @@ impl Reach {
         }
     }
 
+    /// As [`ring`](Self::ring), for bytes that had better wait for more: they leave with them, or when somebody
+    /// waits, or the helper comes by.
+    pub(crate) fn ring_later(&self, doorbell: Doorbell) -> Result<(), Error> {
+        match self {
+            Self::Here(keeper) => keeper.ring_later(doorbell),
+            Self::There(attachment) => attachment.ring(doorbell, true),
+        }
+    }
+
+    /// Bytes that a throughput stream's writes gather while earlier ones are unconfirmed; zero: none.
+    pub(crate) fn gathered(&self, stream: StreamKey) -> u64 {
+        match self {
+            Self::Here(keeper) if keeper.inner.group(stream.group()).is_inline() => {
+                keeper.inner.gathered
+            }
+            Self::Here(_) | Self::There(_) => 0,
+        }
+    }
+
     /// One pass of a stream's engine, if it is for applications' threads to drive and nobody does.
     pub(crate) fn drive(&self, stream: StreamKey) {
         self.drive_group(stream.group());
@@ -111,6 +132,16 @@ impl Reach {
         match self {
             Self::Here(keeper) if keeper.inner.delays_by_copying() => SHORT_COPY,
             Self::Here(_) | Self::There(_) => u64::MAX,
+        }
+    }
+
+    /// Bytes for one call of the C library's `memcpy`. It copies long pieces by one string instruction, which a
+    /// processor in software executes byte by byte, ten times as slowly as the loop that it takes for a page.
+    /// SoftRoCE is found on such processors first of all; elsewhere the calls are nothing beside its packets.
+    pub(crate) fn copied_at_once(&self) -> usize {
+        match self {
+            Self::Here(keeper) if keeper.inner.device.is_played_by_kernel() => PAGE,
+            Self::Here(_) | Self::There(_) => usize::MAX,
         }
     }
 

@@ -5,10 +5,11 @@ use netchannel_driver::GroupConfig;
 use netchannel_scheduler::SchedulerConfig;
 use netchannel_units::{Class, Duration};
 use netchannel_verbs::queue_pair::ConnectOptions;
-use netchannel_verbs::{Context, Mover};
+use netchannel_verbs::{Context, DeviceAttributes, Mover};
 use netchannel_vns::streams::StreamsConfig;
 use netchannel_wire::frame::MessageHeader;
 
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::terms::SessionTerms;
 use crate::error::Error;
@@ -34,6 +35,24 @@ pub(super) fn group_config(class: Class) -> GroupConfig {
     }
 }
 
+/// Most bytes of a chunk, unless the port's rate asks for less.
+pub(crate) fn largest_chunk(config: &Config, device: &DeviceAttributes) -> u64 {
+    let window = config.window_on(device) as u64;
+    match (config.chunk, device.mover) {
+        // A chunk has left when it is posted, so large ones hold up nobody, and two are to be on their way
+        // while a third begins: 256 KiB of a window of 1 MiB cost 5 % without copies, 512 KiB half
+        // of what a sleeping polling core moves.
+        (0, Mover::Poster) => (window / 8 * 3).min(384 << 10),
+        // Each message costs SoftRoCE system calls and packets of its own.
+        (0, Mover::Kernel) => (window / 2).min(512 << 10),
+        // Chunks on their way fill the window, and each Channel is to have one behind the one that it
+        // sends: one stream over four links of 25 Gb/s gets 72 Gb/s with a quarter of the window per chunk,
+        // 85 with an eighth, 97 with a sixteenth (virtual time). One more message per 32 packets.
+        (0, Mover::Nic) => (window / 8).min(256 << 10),
+        (bytes, _) => bytes as u64,
+    }
+}
+
 impl<C: Context> Engine<C> {
     pub(super) fn streams_config(&self, terms: &SessionTerms) -> StreamsConfig {
         let direct = self.context.attributes().moves_bytes_while_posting();
@@ -56,24 +75,6 @@ impl<C: Context> Engine<C> {
 
     fn is_software(&self) -> bool {
         self.context.attributes().is_played_by_kernel()
-    }
-
-    /// Most bytes of a chunk, unless the port's rate asks for less.
-    fn largest_chunk(&self) -> u64 {
-        let window = self.config.window as u64;
-        match (self.config.chunk, self.context.attributes().mover) {
-            // A chunk has left when it is posted, so large ones hold up nobody, and two are to be on their way
-            // while a third begins: 256 KiB of a window of 1 MiB cost 5 % without copies, 512 KiB half
-            // of what a sleeping polling core moves.
-            (0, Mover::Poster) => (window / 8 * 3).min(384 << 10),
-            // Each message costs SoftRoCE system calls and packets of its own.
-            (0, Mover::Kernel) => (window / 2).min(512 << 10),
-            // Chunks on their way fill the window, and each Channel is to have one behind the one that it
-            // sends: one stream over four links of 25 Gb/s gets 72 Gb/s with a quarter of the window per chunk,
-            // 85 with an eighth, 97 with a sixteenth (virtual time). One more message per 32 packets.
-            (0, Mover::Nic) => (window / 8).min(256 << 10),
-            (bytes, _) => bytes as u64,
-        }
     }
 
     /// An acknowledgement of its own costs a NIC a message and three packets, so it waits longer for
@@ -118,7 +119,7 @@ impl<C: Context> Engine<C> {
 
     pub(super) fn scheduler_config(&self) -> SchedulerConfig {
         let direct = self.context.attributes().moves_bytes_while_posting();
-        let chunk = self.largest_chunk();
+        let chunk = largest_chunk(&self.config, self.context.attributes());
         self.fit_to_port(SchedulerConfig {
             policy: self.config.policy,
             chunk,

@@ -85,7 +85,7 @@ impl Group {
     }
 
     /// Makes the helper look after the engine in 500 us, if it does not do so already.
-    pub(super) fn tell_helper(&self) {
+    pub(crate) fn tell_helper(&self) {
         if self.is_inline()
             && self.owner.helper_mode() != HelperMode::Ticking
             && self.owner.set_helper_mode(HelperMode::Ticking) != HelperMode::Ticking

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use netchannel_units::GroupId;
-use netchannel_verbs::Context;
+use netchannel_verbs::{Context, DeviceAttributes};
 
 use crate::boundary::StreamKey;
 use crate::boundary::port::{Doorbell, What};
 use crate::clock::now;
 use crate::config::Config;
+use crate::engine::settings::largest_chunk;
 use crate::engine::{Engine, Loan};
 use crate::error::Error;
 use crate::info::StreamInfo;
@@ -53,6 +54,7 @@ impl Keeper {
             groups,
             shared,
             patience: patience::Bounds::new(&device, &config),
+            gathered: gathered(&device, &config),
             config,
             device,
             reason,
@@ -146,6 +148,15 @@ impl Keeper {
         }
     }
 
+    /// As [`ring`](Self::ring), for what the next pass may take along; the helper makes one if nobody does.
+    pub(crate) fn ring_later(self: &Arc<Self>, doorbell: Doorbell) -> Result<(), Error> {
+        if !self.ring_bell(doorbell)? {
+            return self.ring(doorbell);
+        }
+        self.home(doorbell.stream).tell_helper();
+        Ok(())
+    }
+
     /// One pass of every engine that is for applications' threads to drive and that nobody does.
     pub(crate) fn drive_all(&self) {
         self.inner.groups.iter().for_each(|group| self.drive_group(group.id()));
@@ -194,5 +205,36 @@ impl Drop for Keeper {
         if let Err(error) = self.shut_down() {
             tracing::warn!(%error, "closing");
         }
+    }
+}
+
+/// Where the kernel plays the NIC posting is work of the thread that posts: it is never busy with earlier
+/// bytes when the next are written, and each write would leave as a message of its own. So a chunk is
+/// gathered while earlier bytes are unconfirmed.
+fn gathered(device: &DeviceAttributes, config: &Config) -> u64 {
+    match config.gather {
+        _ if !device.is_played_by_kernel() => 0,
+        Some(bytes) => bytes as u64,
+        None => largest_chunk(config, device),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netchannel_verbs::{Mover, soft};
+
+    use super::*;
+
+    #[test]
+    fn writes_gather_where_the_kernel_plays_the_nic() {
+        let on = |mover, gather| {
+            let device = DeviceAttributes { mover, ..soft::attributes() };
+            gathered(&device, &Config { gather, ..Config::default() })
+        };
+        assert_eq!(on(Mover::Kernel, None), 512 << 10);
+        assert_eq!(on(Mover::Kernel, Some(9_000)), 9_000);
+        assert_eq!(on(Mover::Kernel, Some(0)), 0);
+        assert_eq!(on(Mover::Nic, Some(9_000)), 0, "the scheduler sees to it");
+        assert_eq!(on(Mover::Poster, None), 0);
     }
 }

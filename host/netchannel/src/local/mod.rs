@@ -57,6 +57,8 @@ pub(crate) struct RuntimeInner {
     pub(crate) device: DeviceAttributes,
     /// How long who drives polls before it sleeps; `None`: it never does.
     patience: Option<patience::Bounds>,
+    /// Bytes that a stream's small writes gather before they drive the engine; zero: each does.
+    pub(crate) gathered: u64,
     pub(crate) reason: String,
     slab_maker: Mutex<Box<dyn SlabMaker>>,
     device_events: Box<dyn DeviceEvents>,

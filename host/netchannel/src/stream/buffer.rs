@@ -11,10 +11,13 @@
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use netchannel_units::Class;
+
 use crate::boundary::cell::buffer;
-use crate::boundary::port::What;
+use crate::boundary::port::{Doorbell, What};
 use crate::error::Error;
 use crate::stream::send::SendHalf;
+use crate::stream::shared::Shared;
 
 /// Less than this part of a buffer is not worth waking up for: small pieces cost as much as large
 /// ones, further down.
@@ -146,7 +149,25 @@ impl SendHalf {
         // Release: who sees the tail sees the bytes.
         self.shared.application().tail.store(self.tail, Release);
         self.unclaim();
-        if len > 0 { self.shared.ring(What::Written) } else { Ok(()) }
+        if len == 0 {
+            return Ok(());
+        }
+        if self.gathers() {
+            let doorbell = Doorbell { stream: self.shared.seed.key, what: What::Written };
+            return self.shared.reach.ring_later(doorbell);
+        }
+        self.rung = self.tail;
+        self.shared.ring(What::Written)
+    }
+
+    /// Whether what was written since the last pass for it is to wait for more.
+    fn gathers(&self) -> bool {
+        let Shared { seed, reach, .. } = &*self.shared;
+        // Half of the buffer is on its way while the other half fills.
+        let enough = reach.gathered(seed.key).min(self.size_and_free().0 / 2);
+        let few = self.tail - self.rung < enough;
+        few && seed.claim.class == Class::Throughput
+            && self.rung > self.shared.engine().confirmed.load(Acquire)
     }
 
     /// Lets the engine have the buffer, should it want it.

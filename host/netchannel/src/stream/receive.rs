@@ -77,14 +77,19 @@ impl ReceiveHalf {
     fn copy_out(&mut self, out: &mut [u8]) -> Result<usize, Error> {
         let readable = self.readable();
         let len = out.len().min((readable - self.consumed) as usize);
+        let at_once = self.shared.reach.copied_at_once();
         let mut done = 0;
         while done < len {
-            let (source, piece) = self.next_piece(readable)?;
+            let (mut source, piece) = self.next_piece(readable)?;
             let part = piece.min(len - done);
-            // SAFETY: `part` bytes are in the window and below the watermark; nobody writes them
-            // before we say that they are consumed, unless the peer breaks the rules: then we
-            // copy unspecified bytes of its own stream.
-            unsafe { copy_from_shared(source, &mut out[done..done + part]) };
+            for target in out[done..done + part].chunks_mut(at_once) {
+                // SAFETY: `part` bytes are in the window and below the watermark, and these are the first of those
+                // left; nobody writes them before we say that they are consumed, unless the peer breaks the
+                // rules: then we copy unspecified bytes of its own stream.
+                unsafe { copy_from_shared(source, target) };
+                // SAFETY: at the end of the piece at most.
+                source = unsafe { source.add(target.len()) };
+            }
             done += part;
             self.consumed += part as u64;
         }

@@ -21,13 +21,15 @@ pub struct SendHalf {
     pub(super) shared: Arc<Shared>,
     /// Bytes written.
     pub(super) tail: u64,
+    /// Up to where the engine was driven for it.
+    pub(super) rung: u64,
     finished: bool,
     pub(super) buffer: BufferClaim,
 }
 
 impl SendHalf {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, tail: 0, finished: false, buffer: BufferClaim::default() }
+        Self { shared, tail: 0, rung: 0, finished: false, buffer: BufferClaim::default() }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -188,6 +190,7 @@ impl SendHalf {
         let key = self.shared.seed.key;
         if let Some(taken) = self.shared.reach.write_direct(Loan { stream: key, bytes, patient }) {
             self.tail += taken as u64;
+            self.rung = self.tail;
             if taken == 0 {
                 self.shared.application().room_wanted.store(1, Relaxed);
             }
@@ -199,8 +202,9 @@ impl SendHalf {
         // SAFETY: the space is ours until it is committed, and nobody reads it before that.
         let (first, second) = unsafe { space.as_mut_slices() };
         let cut = len.min(first.len());
-        first[..cut].copy_from_slice(&bytes[..cut]);
-        second[..len - cut].copy_from_slice(&bytes[cut..len]);
+        let piece = self.shared.reach.copied_at_once();
+        copy_in_pieces(&mut first[..cut], &bytes[..cut], piece);
+        copy_in_pieces(&mut second[..len - cut], &bytes[cut..len], piece);
         self.shared.reach.note_copied(len);
         self.commit(len)?;
         Ok(len)
@@ -245,5 +249,12 @@ impl Drop for SendHalf {
     fn drop(&mut self) {
         self.unclaim();
         self.finish();
+    }
+}
+
+/// Copies `from`, which is as long as `to`.
+fn copy_in_pieces(to: &mut [u8], from: &[u8], piece: usize) {
+    for (to, from) in to.chunks_mut(piece).zip(from.chunks(piece)) {
+        to.copy_from_slice(from);
     }
 }
