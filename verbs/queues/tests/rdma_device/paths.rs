@@ -1,4 +1,4 @@
-//! UDP source ports, as they are on the wire. Needs a second device that packets reach over a
+//! UDP source ports and traffic classes, as they are on the wire. Needs a second device that packets reach over a
 //! network interface (`NETCHANNEL_RDMA_PEER`), and the right to listen to that (CAP_NET_RAW).
 
 use std::collections::BTreeMap;
@@ -25,9 +25,16 @@ fn tap() -> OwnedFd {
         .expect("listening to packets needs CAP_NET_RAW")
 }
 
-/// Destination queue pair and UDP source port, if it is a RoCE v2 packet to this address. (Numbers
-/// of queue pairs are those of one device.)
-fn dissect(packet: &[u8], to: &[u8]) -> Option<(u32, u16)> {
+/// Where the network may see what a packet belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks {
+    source_port: u16,
+    traffic_class: u8,
+}
+
+/// Destination queue pair and marks, if it is a RoCE v2 packet to this address. (Numbers of queue pairs are
+/// those of one device.)
+fn dissect(packet: &[u8], to: &[u8]) -> Option<(u32, Marks)> {
     let header = usize::from(packet.first()? & 15) * 4;
     let wanted = packet.get(9) == Some(&UDP) && packet.get(16..20) == Some(to);
     let udp = packet.get(header..).filter(|_| wanted)?;
@@ -38,28 +45,30 @@ fn dissect(packet: &[u8], to: &[u8]) -> Option<(u32, u16)> {
     // Behind 8 bytes of UDP header, the base transport header: bytes 5 to 7 are the queue pair.
     let number = udp.get(13..16)?;
     let number = u32::from_be_bytes([0, number[0], number[1], number[2]]);
-    Some((number, half(0)?))
+    Some((number, Marks { source_port: half(0)?, traffic_class: *packet.get(1)? }))
 }
 
 #[test]
 #[ignore = "needs two RDMA devices joined by a network"]
-fn packets_have_the_source_port_of_their_queue_pair() {
+fn packets_have_the_marks_of_their_queue_pair() {
     let name = std::env::var("NETCHANNEL_RDMA_PEER").expect("NETCHANNEL_RDMA_PEER names a device");
     let (here, there) = (open(), rdma::Context::open(&name, &OpenOptions::default()).unwrap());
     let asked = SourcePort::new(0xd5a7).unwrap();
     let mut expected = BTreeMap::new();
     let mut sides = Vec::new();
-    for n in 0..4 {
+    // None, and DSCP 46 (expedited forwarding), 10 and 1.
+    for (n, traffic_class) in [0, 184, 40, 4].into_iter().enumerate() {
         let (mut left, mut right) = (Side::new(&here, None), Side::new(&there, None));
         assert_eq!(left.pair.source_port(), None, "before it is connected");
         let source_port = if n == 0 { Some(asked) } else { None };
-        connect(&mut left, &mut right, &ConnectOptions { source_port, ..Default::default() });
+        let options = ConnectOptions { source_port, traffic_class, ..Default::default() };
+        connect(&mut left, &mut right, &options);
         let port = left.pair.source_port().expect("RoCE v2 has one");
         assert!(n != 0 || port == asked);
-        expected.insert(right.pair.number(), port.get());
+        expected.insert(right.pair.number(), Marks { source_port: port.get(), traffic_class });
         sides.push((left, right));
     }
-    let mut ports: Vec<_> = expected.values().collect();
+    let mut ports: Vec<_> = expected.values().map(|marks| marks.source_port).collect();
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), expected.len(), "distinct per queue pair: {expected:?}");
