@@ -50,7 +50,7 @@ impl<'a> Outlet<'a> {
         borrow: Option<Borrow>,
     ) -> Option<Self> {
         let sending = streams.sending(id)?;
-        let entry = table.get(&id.0)?;
+        let entry = table.get(id.0)?;
         let buffers = tenants.buffers_of(entry.application)?;
         let buffer = entry.buffer.as_ref().map(|buffer| buffers.span(buffer));
         Some(Self { id, sending, borrow, buffer })

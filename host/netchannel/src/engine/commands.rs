@@ -92,7 +92,7 @@ impl<C: Context> Engine<C> {
         match command {
             Command::Port(_) | Command::List(_) | Command::Unlist(_) => {}
             Command::Watch(watch) => {
-                if let Some(entry) = session.table.get_mut(&id.0) {
+                if let Some(entry) = session.table.get_mut(id.0) {
                     let watchers = entry.watchers.get_or_insert_default();
                     watchers.set(watch.direction, watch.target);
                     super::publish::tell(&self.ports, &mut self.lists, entry);
@@ -107,7 +107,7 @@ impl<C: Context> Engine<C> {
             Command::Stop(_, code) => session.streams.stop(id, code),
             Command::Release(_) => {
                 session.attached -= 1;
-                if let Some(entry) = session.table.get_mut(&id.0) {
+                if let Some(entry) = session.table.get_mut(id.0) {
                     entry.let_go();
                 }
                 if session.over {

@@ -223,8 +223,8 @@ impl<C: Context> EngineControl for Engine<C> {
 
     fn is_finishing(&self, slot: u32, session: &Arc<SessionShared>) -> bool {
         self.session_of(slot, session).filter(|found| !found.over).is_some_and(|found| {
-            found.table.keys().any(|id| {
-                let half = found.streams.send_half(StreamId(*id));
+            found.table.numbers().any(|id| {
+                let half = found.streams.send_half(StreamId(id));
                 half.is_some_and(|half| half.state() == SendState::Finishing)
             })
         })

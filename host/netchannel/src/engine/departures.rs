@@ -65,10 +65,10 @@ impl<C: Context> Session<C> {
     /// Gives up the streams of an application.
     fn abandon(&mut self, application: ApplicationId) {
         let mut left = Vec::new();
-        for (number, stream) in &mut self.table {
+        for (number, stream) in self.table.iter_mut() {
             if stream.application == application && !stream.released {
                 stream.let_go();
-                left.push(StreamId(*number));
+                left.push(StreamId(number));
             }
         }
         self.attached -= left.len();

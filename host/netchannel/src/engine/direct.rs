@@ -52,7 +52,7 @@ impl<C: Context> Engine<C> {
         let wanted = super::buffers::wanted(bytes.len(), self.config.window);
         session.supply_buffer(self.last_poll, id, wanted, &mut self.tenants);
         session.attention = true;
-        let capacity = session.table.get(&id.0)?.buffer.as_ref()?.size();
+        let capacity = session.table.get(id.0)?.buffer.as_ref()?.size();
         let start = session.streams.send_half(id)?.tail();
         let end = start.checked_add(bytes.len() as u64)?;
         session.borrow = Some((id, Borrow { address: bytes.as_ptr(), start, end }));
@@ -122,7 +122,7 @@ impl<C: Context> Engine<C> {
         let id = key.stream();
         let session = self.sessions.get_mut(key.session() as usize)?.as_mut()?;
         let (_, borrow) = session.borrow.take()?;
-        let entry = session.table.get(&id.0)?;
+        let entry = session.table.get(id.0)?;
         let buffer = entry.buffer.as_ref()?;
         let span = self.tenants.buffers(entry.application)?.span(buffer);
         let Some(half) = session.streams.send_half(id) else { return Some(0) };
@@ -166,5 +166,5 @@ fn entry_cell<C: Context>(
     session: &super::session::Session<C>,
     key: StreamKey,
 ) -> Option<&crate::boundary::cell::CellState> {
-    Some(session.table.get(&key.stream().0)?.cell.state())
+    Some(session.table.get(key.stream().0)?.cell.state())
 }

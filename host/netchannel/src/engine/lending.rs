@@ -41,7 +41,7 @@ impl<C: Context> Session<C> {
         bytes: u64,
         tenants: &mut Tenants<C>,
     ) {
-        let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let Some(entry) = self.table.get_mut(id.0) else { return };
         let Some(buffers) = tenants.buffers(entry.application) else { return };
         let Some(half) = self.streams.send_half(id) else { return };
         if let Some(old) = &entry.buffer {
@@ -64,7 +64,7 @@ impl<C: Context> Session<C> {
         let application = entry.application;
         self.reclaim_buffers(now, application, bytes, tenants);
         let Some(buffers) = tenants.buffers(application) else { return };
-        let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let Some(entry) = self.table.get_mut(id.0) else { return };
         let state = entry.cell.state();
         let answer = match buffers.lease(bytes) {
             Ok(new) => {
@@ -85,7 +85,7 @@ impl<C: Context> Session<C> {
 
     /// Notes that a stream's send buffer holds nothing now.
     pub(crate) fn note_idle_buffer(&mut self, now: Timestamp, id: StreamId) {
-        if let Some(entry) = self.table.get_mut(&id.0)
+        if let Some(entry) = self.table.get_mut(id.0)
             && entry.buffer.is_some()
             && !entry.in_idle_queue
         {
@@ -104,7 +104,7 @@ impl<C: Context> Session<C> {
             && at <= now
         {
             self.idle_buffers.pop_front();
-            let Some(entry) = self.table.get_mut(&id.0) else { continue };
+            let Some(entry) = self.table.get_mut(id.0) else { continue };
             entry.in_idle_queue = false;
             let Some(half) = self.streams.send_half(id) else { continue };
             if half.tail() == noted {
@@ -123,7 +123,7 @@ impl<C: Context> Session<C> {
     /// knows of such a stream.
     fn take_buffer_back(&mut self, id: StreamId, tenants: &mut Tenants<C>) {
         let lends = self.borrowed(id).is_some();
-        let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let Some(entry) = self.table.get_mut(id.0) else { return };
         let Some(buffers) = tenants.buffers(entry.application) else { return };
         let Some(half) = self.streams.send_half(id) else { return };
         let state = entry.cell.state();
@@ -159,7 +159,7 @@ impl<C: Context> Session<C> {
                 return;
             }
             self.idle_buffers.pop_front();
-            let Some(entry) = self.table.get_mut(&id.0) else { continue };
+            let Some(entry) = self.table.get_mut(id.0) else { continue };
             entry.in_idle_queue = false;
             let entry_application = entry.application;
             let idle = self.streams.send_half(id).is_some_and(|half| half.tail() == noted);

@@ -35,7 +35,7 @@ impl<C: Context> Engine<C> {
             fence(std::sync::atomic::Ordering::SeqCst);
             let mut woken = 0;
             for id in touched.drain(..) {
-                if let Some(entry) = session.table.get(&id.0) {
+                if let Some(entry) = session.table.get(id.0) {
                     woken += tell(&self.ports, &mut self.lists, entry);
                 }
             }
@@ -96,7 +96,7 @@ fn wake(ports: &[EnginePort], application: ApplicationId, waiter: &AtomicU32) ->
 impl<C: Context> Session<C> {
     /// Writes one cell. True if its send buffer holds nothing.
     fn publish_one(&mut self, id: StreamId) -> bool {
-        let Some(entry) = self.table.get_mut(&id.0) else { return false };
+        let Some(entry) = self.table.get_mut(id.0) else { return false };
         let (Some(send), Some(receive)) =
             (self.streams.send_half(id), self.streams.receive_half(id))
         else {

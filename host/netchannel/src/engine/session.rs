@@ -135,7 +135,7 @@ impl<C: Context> Session<C> {
         self.scheduler.is_idle()
             && self.drafts.is_empty()
             && self.owing.iter().all(may_wait)
-            && self.streams.glance(|id, half| table.get(&id.0).is_some_and(|e| e.show(half)))
+            && self.streams.glance(|id, half| table.get(id.0).is_some_and(|e| e.show(half)))
     }
 
     /// The peer has processed what a message of Channel `number` carried.
@@ -182,13 +182,13 @@ impl<C: Context> Session<C> {
 
     /// Whether there is such a stream, and it is this application's to use.
     pub(super) fn belongs_to(&self, id: StreamId, application: ApplicationId) -> bool {
-        let entry = self.table.get(&id.0);
+        let entry = self.table.get(id.0);
         entry.is_some_and(|entry| entry.application == application && !entry.released)
     }
 
     /// The application wrote, or wants a buffer to write into.
     pub(super) fn on_written(&mut self, now: Timestamp, id: StreamId, tenants: &mut Tenants<C>) {
-        let Some(entry) = self.table.get_mut(&id.0) else { return };
+        let Some(entry) = self.table.get_mut(id.0) else { return };
         let application = &entry.cell.state().application;
         let wanted = u64::from(application.buffer_wanted.load(Ordering::Relaxed));
         // Pairs with the release store of the writer: the bytes are there.
@@ -211,7 +211,7 @@ impl<C: Context> Session<C> {
 
     /// The application read.
     pub(crate) fn on_consumed(&mut self, now: Timestamp, id: StreamId) {
-        let Some(entry) = self.table.get(&id.0) else { return };
+        let Some(entry) = self.table.get(id.0) else { return };
         let upto = entry.cell.state().application.consumed.load(Ordering::Acquire);
         if !self.streams.consume(now, id, StreamOffset::new(upto)) {
             tracing::debug!(?id, upto, "the application claims to have read what is not there");

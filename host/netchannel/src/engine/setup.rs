@@ -97,7 +97,7 @@ impl<C: Context> Engine<C> {
         let Some(session) = self.sessions[slot as usize].take() else { return false };
         self.shared.counters.sessions.sub(1);
         self.shared.counters.streams.sub(session.table.len() as u64);
-        for (_, entry) in session.table {
+        for entry in session.table.into_values() {
             self.tenants.settle(entry);
         }
         self.see_off();
@@ -109,7 +109,7 @@ impl<C: Context> Engine<C> {
         let Some(Some(session)) = self.sessions.get_mut(slot as usize) else { return };
         while let Some(id) = session.streams.poll_closed() {
             session.scheduler.remove(SchedulerKey(u64::from(id.0)));
-            if let Some(entry) = session.table.remove(&id.0) {
+            if let Some(entry) = session.table.remove(id.0) {
                 self.shared.counters.streams.sub(1);
                 self.tenants.settle(entry);
             }
@@ -182,7 +182,7 @@ fn offer<C: Context>(
     let seed = attach(group, slot, session, application, incoming.stream, incoming.claim, cell);
     if let Err(seed) = backlog.push(seed) {
         // The listener went away this moment.
-        session.table.remove(&incoming.stream.0);
+        session.table.remove(incoming.stream.0);
         session.attached -= 1;
         group.counters.streams.sub(1);
         tenants.give_cell(application, seed.cell);

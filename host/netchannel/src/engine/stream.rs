@@ -1,11 +1,9 @@
 //! What the engine keeps per stream.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::sync::atomic::{Ordering, fence};
 
 use netchannel_vns::receive::{ReceiveHalf, ReceiveState};
-use netchannel_vns::streams::IdHasher;
+use netchannel_vns::streams::Table;
 
 use crate::boundary::application::ApplicationId;
 use crate::boundary::cell::Cell;
@@ -64,4 +62,4 @@ impl EngineStream {
     }
 }
 
-pub(crate) type StreamTable = HashMap<u32, EngineStream, BuildHasherDefault<IdHasher>>;
+pub(crate) type StreamTable = Table<EngineStream>;

@@ -93,6 +93,28 @@ impl<T> Table<T> {
         self.places.is_empty()
     }
 
+    /// The numbers, in no order that means anything.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.places.keys().copied()
+    }
+
+    /// Everything, with its number, in no order that means anything.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        let mut numbers = vec![0; self.entries.len()];
+        for (number, place) in &self.places {
+            numbers[*place as usize] = *number;
+        }
+        numbers
+            .into_iter()
+            .zip(&mut self.entries)
+            .filter_map(|(n, entry)| Some((n, entry.as_mut()?)))
+    }
+
+    /// Everything, in no order that means anything.
+    pub fn into_values(self) -> impl Iterator<Item = T> {
+        self.entries.into_iter().flatten()
+    }
+
     /// Everything, in no order that means anything.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().flatten()
@@ -117,5 +139,13 @@ mod tests {
         assert_eq!(table.get(3), None);
         table.insert(3, 31);
         assert_eq!((table.get(3), table.values().count()), (Some(&31), 11));
+
+        table.remove(5);
+        table.iter_mut().for_each(|(number, entry)| *entry = number);
+        let mut numbers: Vec<_> = table.numbers().collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 6, 7, 8, 9, u32::MAX]);
+        assert!(numbers.iter().all(|number| table.get(*number) == Some(number)));
+        assert_eq!(table.into_values().count(), 10);
     }
 }
