@@ -18,15 +18,13 @@ use crate::boundary::application::{Application, Export};
 use crate::boundary::region::{RegionId, place};
 use crate::error::Error;
 
-/// Up to here a send buffer holds sixteen writes, beyond it eight: with more of them one stream is no faster, and
-/// the buffers of many leave the cache.
-const AMPLE: usize = 512 << 10;
-
 /// Bytes of send buffer for an application that writes `len` bytes at a time: room for the next
 /// writes while the first are on their way, a page for small ones.
 pub(crate) fn wanted(len: usize, window: usize) -> u64 {
+    // Up to half of a window it holds sixteen writes, beyond it eight: with more of them one stream is no faster,
+    // and the buffers of many leave the cache.
     let (eight, sixteen) = (len.saturating_mul(8), len.saturating_mul(16));
-    sixteen.min(eight.max(AMPLE)).clamp(4_096, window) as u64
+    sixteen.min(eight.max(window / 2)).clamp(4_096, window) as u64
 }
 
 /// A send buffer of one stream: a name for memory that [`SendBuffers`] keeps mapped.
