@@ -164,7 +164,7 @@ pub struct Config {
     pub throughput_path: PathClass,
     /// While the Channels are busy, fewer bytes than this wait for more, so that small writes travel in
     /// few messages; streams of class `latency` never wait. 0 is never, and `None` chooses by device:
-    /// half a chunk, but never where a message costs less than a wait (the NIC in memory). On SoftRoCE a
+    /// half a chunk. The NIC in memory is never busy (what is posted has left): nothing waits there. On SoftRoCE a
     /// stream's writes gather so many (by default a whole chunk) while earlier bytes are unconfirmed; they leave
     /// earlier when the application waits, or after some milliseconds.
     pub gather: Option<usize>,
